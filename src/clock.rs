@@ -1,0 +1,91 @@
+//! The only place that reads the time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+
+/// What tells the time and waits.
+pub trait Clock: Send + Sync {
+    /// The time now.
+    fn now(&self) -> DateTime<Utc>;
+
+    /// Waits until the time has come; at once if it has passed.
+    fn sleep_until(&self, at: DateTime<Utc>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Waits for a span of the clock's time.
+pub async fn sleep(clock: &dyn Clock, span: Duration) {
+    let span = chrono::Duration::from_std(span).unwrap_or(chrono::Duration::MAX);
+    let until = clock.now().checked_add_signed(span).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    clock.sleep_until(until).await;
+}
+
+/// The computer's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+
+    fn sleep_until(&self, at: DateTime<Utc>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            // In steps of a minute at most, so that a clock that is set takes effect.
+            while let Ok(left) = (at - self.now()).to_std() {
+                if left.is_zero() {
+                    break;
+                }
+                tokio::time::sleep(left.min(Duration::from_secs(60))).await;
+            }
+        })
+    }
+}
+
+/// A clock that stands still until it is moved; for simulations and tests.
+#[derive(Clone)]
+pub struct SimulatedClock {
+    now: Arc<Mutex<DateTime<Utc>>>,
+    moved: Arc<Notify>,
+}
+
+impl SimulatedClock {
+    /// A clock that stands at `now`.
+    #[must_use]
+    pub fn at(now: DateTime<Utc>) -> Self {
+        Self { now: Arc::new(Mutex::new(now)), moved: Arc::new(Notify::new()) }
+    }
+
+    /// Moves the clock on and wakes whoever waits.
+    ///
+    /// # Panics
+    /// When the time would leave the range of dates.
+    pub fn advance(&self, span: Duration) {
+        let span = chrono::Duration::from_std(span).expect("a simulated span fits a date");
+        *self.now.lock().expect("no panic happens while the lock is held") += span;
+        self.moved.notify_waiters();
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> DateTime<Utc> {
+        *self.now.lock().expect("no panic happens while the lock is held")
+    }
+
+    fn sleep_until(&self, at: DateTime<Utc>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            loop {
+                let moved = self.moved.notified();
+                tokio::pin!(moved);
+                moved.as_mut().enable();
+                if self.now() >= at {
+                    return;
+                }
+                moved.await;
+            }
+        })
+    }
+}

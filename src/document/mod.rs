@@ -1,0 +1,7 @@
+//! Files that people write: YAML with places, read field by field, all faults at once in the style of a compiler.
+//!
+//! Start at [`fields::Fields`]. Never decides what a field means.
+
+pub mod fault;
+pub mod fields;
+pub mod node;

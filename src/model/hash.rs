@@ -1,0 +1,52 @@
+//! Content hashes: the revision of a rule or action is the SHA-256 of its canonical JSON.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+/// The revision of a definition: SHA-256 of its canonical JSON, in lower-case hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revision(pub String);
+
+impl Revision {
+    /// The revision of anything that serializes; object keys are sorted first, so the order of fields does not matter.
+    ///
+    /// # Panics
+    /// When the value cannot be written as JSON, which the model types always can.
+    pub fn of(definition: &impl Serialize) -> Self {
+        let value = serde_json::to_value(definition).expect("model types serialize to JSON");
+        Self(sha256_hex(value.to_string().as_bytes()))
+    }
+
+    /// The first twelve characters, as shown to people.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        &self.0[..self.0.len().min(12)]
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+}
+
+/// The first eight bytes of SHA-256 as a number: enough to tell two bodies apart, not to withstand forgery.
+#[must_use]
+pub fn fingerprint(bytes: &[u8]) -> u64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&digest.as_ref()[..8]);
+    u64::from_be_bytes(first)
+}
+
+/// Bytes as lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+    }
+    text
+}

@@ -1,0 +1,143 @@
+//! Raw JSON text that is known to be valid, and small questions about it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// How deep a payload may nest; deeper ones are refused at the door.
+pub const MAX_DEPTH: usize = 64;
+
+/// Valid JSON kept as the bytes it came in; parsed only where a value is needed.
+#[derive(Clone, Debug)]
+pub struct RawJson(Arc<RawValue>);
+
+impl Serialize for RawJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<RawValue>::deserialize(deserializer).map(Self::from_raw)
+    }
+}
+
+impl RawJson {
+    /// Takes ownership of text that has been parsed as JSON already.
+    #[must_use]
+    pub fn from_raw(raw: Box<RawValue>) -> Self {
+        Self(raw.into())
+    }
+
+    /// Checks that the text is JSON and not deeper than [`MAX_DEPTH`].
+    ///
+    /// # Errors
+    /// With line and column when it is not.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        check_depth(text.as_bytes())?;
+        serde_json::from_str::<Box<RawValue>>(text).map(Self::from_raw).map_err(|error| describe(&error))
+    }
+
+    /// The JSON of a value.
+    ///
+    /// # Panics
+    /// Never: a `Value` always has JSON.
+    #[must_use]
+    pub fn of(value: &serde_json::Value) -> Self {
+        Self::from_raw(RawValue::from_string(value.to_string()).expect("a value writes valid JSON"))
+    }
+
+    /// The text as it came.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The parsed value.
+    ///
+    /// # Errors
+    /// When a number does not fit (`1e999`): such text is JSON, but has no value.
+    pub fn value(&self) -> Result<serde_json::Value, String> {
+        serde_json::from_str(self.text()).map_err(|error| describe(&error))
+    }
+}
+
+impl PartialEq for RawJson {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+/// A JSON error in our words: what and where.
+#[must_use]
+pub fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    format!("{what} (line {}, column {})", error.line(), error.column())
+}
+
+/// Refuses text that nests deeper than [`MAX_DEPTH`], without recursion and before anything is parsed.
+///
+/// # Errors
+/// When it does.
+pub fn check_depth(text: &[u8]) -> Result<(), String> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in text {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(format!("JSON nests deeper than {MAX_DEPTH} levels"));
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The name of a value's type, in the words of JSON Schema.
+#[must_use]
+pub fn type_name(value: &serde_json::Value) -> &'static str {
+    use serde_json::Value;
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_is_bounded_and_brackets_in_strings_do_not_count() {
+        let deep = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
+        assert!(RawJson::parse(&deep(MAX_DEPTH)).is_ok());
+        assert_eq!(RawJson::parse(&deep(MAX_DEPTH + 1)).unwrap_err(), "JSON nests deeper than 64 levels");
+        assert!(RawJson::parse(&format!("\"{}\\\"[\"", "[".repeat(500))).is_ok());
+    }
+
+    #[test]
+    fn errors_have_a_place() {
+        assert_eq!(RawJson::parse("{\"a\":1,}").unwrap_err(), "key must be a string (line 1, column 8)");
+    }
+}

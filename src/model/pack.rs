@@ -1,0 +1,47 @@
+//! Packs: a folder of actions, rules, sensors and triggers with capabilities.
+
+use serde_json::{Map, Value};
+
+/// A pack, checked.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    /// The folder's name and the first part of every reference.
+    pub reference: String,
+    /// For people.
+    pub name: String,
+    /// The version as written.
+    pub version: String,
+    /// For people.
+    pub description: String,
+    /// What it may touch.
+    pub capabilities: Capabilities,
+    /// The site's settings for it, checked and complete.
+    pub config: Map<String, Value>,
+    /// Which of those settings are secret.
+    pub secret_config: Vec<String>,
+}
+
+/// What a pack may touch. Everything else is refused at run time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Capabilities {
+    /// Origins that scripts may call: `scheme://host:port`.
+    pub http: Vec<String>,
+    /// Access to the pack's own keys.
+    pub kv: KvAccess,
+    /// Packs whose keys may be read.
+    pub kv_read: Vec<String>,
+    /// Whether it may send to chat.
+    pub chat: bool,
+}
+
+/// Access to keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvAccess {
+    /// None.
+    #[default]
+    None,
+    /// Reading.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}

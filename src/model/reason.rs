@@ -1,0 +1,117 @@
+//! The closed list of causes: every match, near-miss, drop, hold, retry and failure has one of these,
+//! in the same words on every surface. `docs/reference/reasons.md` is generated from this file.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident, $code:literal, $meaning:literal, $remedy:literal;)*) => {
+        /// Why something happened, or did not.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Reason {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the way of an event.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name used in files, API, chat and metrics.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// What it means, in one sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)* }
+            }
+
+            /// What to do about it.
+            #[must_use]
+            pub fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Events
+    Loop, "loop", "The event was caused by our own executions more than eight steps deep and was dropped.", "Find the rule that triggers itself in the chain of causes (`signalman event show`), and narrow its criteria.";
+    Rejected, "rejected", "The sender's data was faulty; it was recorded, but no rule saw it.", "Read the detail and mend the sender.";
+    EvaluationFailed, "evaluation_failed", "The event could not be evaluated, twice, and was set aside.", "Read the detail; a number beyond the range of a double is the usual cause.";
+    // Rules
+    Matched, "matched", "The rule matched and its action was requested.", "Nothing to do.";
+    Shadowed, "shadowed", "The rule matched but is in shadow mode, so nothing runs.", "Set `mode: active` when you trust it.";
+    OtherTrigger, "other_trigger", "The rule listens to another trigger.", "Compare the event's trigger with the rule's `trigger.type`.";
+    Disabled, "disabled", "The rule is not enabled.", "Set `enabled: true` in its file.";
+    TriggerParameters, "trigger_parameters", "The payload differs from the rule's trigger parameters.", "Compare the payload with `trigger.parameters` of the rule.";
+    EmptyPayload, "empty_payload", "A rule with criteria never matches an empty payload.", "Send a payload, or remove the criteria.";
+    CriteriaNotHeld, "criteria_not_held", "Too few of the criteria held.", "Look at the values that the criteria saw.";
+    CriterionFailed, "criterion_failed", "A criterion could not be applied to the value it found.", "Compare the value's type with the operator; types are never converted.";
+    GuardNotHeld, "guard_not_held", "All criteria held, but `when` was false.", "Look at the expression and at the payload.";
+    GuardFailed, "guard_failed", "The expression in `when` failed.", "Use `?.` where a field may be missing.";
+    // Executions
+    Requested, "requested", "The execution was asked for by a person or a token.", "Nothing to do.";
+    UnknownAction, "unknown_action", "The action does not exist on this site.", "Check the name, or install the pack; `signalman lint` finds these.";
+    ParametersFailed, "parameters_failed", "The parameters could not be rendered or do not fit the action.", "The detail names the parameter and the place.";
+    Retried, "retried", "The attempt failed, and another follows as the action's `retry` says.", "Nothing to do unless it fails in the end.";
+    Resumed, "resumed", "The process ended while this ran; the action is idempotent, so it is tried again.", "Nothing to do.";
+    Abandoned, "abandoned", "The process ended while this ran; the action is not idempotent, so it is not run again.", "See whether it took effect, then run it again by hand if not.";
+    Succeeded, "succeeded", "The action did what it should.", "Nothing to do.";
+    ActionFailed, "action_failed", "The action ran and failed.", "Read its error and its log.";
+    ScriptBroken, "script_broken", "The script cannot be compiled or has no `run` function.", "`signalman lint` shows the place.";
+    BudgetExceeded, "budget_exceeded", "The script used up its budget of operations, depth or size.", "Look for an endless loop; move heavy work elsewhere.";
+    CapabilityMissing, "capability_missing", "The pack may not do that.", "Add the line that the error names to the pack's `pack.yaml`, if it should.";
+    Unreachable, "unreachable", "The other side could not be reached or broke off.", "See whether the other side is up, and the URL right.";
+    RefusedByTarget, "refused_by_target", "The other side answered with an error status.", "Read the status and body in the error.";
+    OutputTooLarge, "output_too_large", "The result or response was larger than the limit.", "Return less, or a link.";
+    TimedOut, "timed_out", "The action ran longer than its `timeout` and was stopped.", "Raise `timeout`, or find out what is slow.";
+    Canceled, "canceled", "A person canceled it.", "Nothing to do.";
+    RunnerPanicked, "runner_panicked", "The runner crashed; this is a fault of Signalman.", "Report it with the log.";
+    // Senders and stores
+    Overloaded, "overloaded", "More arrives than can be stored or carried out; the sender must try again later.", "Senders that honour 503 repeat by themselves; see the guide on load.";
+    StoreUnavailable, "store_unavailable", "The store cannot write.", "See `/readyz` and the log; usually a full or read-only disk.";
+    // Chat
+    Sent, "sent", "The message was delivered to the chat.", "Nothing to do.";
+    ChatUnavailable, "chat_unavailable", "The chat could not be reached; the message waits.", "See whether the chat system is up.";
+    ChatRefused, "chat_refused", "The chat refused the message for good.", "Read the detail; usually an unknown channel.";
+    UnknownChannel, "unknown_channel", "The site has no channel of that name.", "Add it under `channels` in signalman.yaml.";
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// The page `docs/reference/reasons.md`.
+#[must_use]
+pub fn reference() -> String {
+    use std::fmt::Write as _;
+    let mut page = String::from(
+        "# Reasons\n\nGenerated from the code by `signalman reference reasons`. Every match, near-miss, drop, retry and failure has one of these.\n\n\
+         | reason | meaning | what to do |\n|---|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        let _ = writeln!(page, "| `{}` | {} | {} |", reason.code(), reason.meaning(), reason.remedy());
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_the_same_in_json() {
+        let mut seen = std::collections::HashSet::new();
+        for reason in Reason::ALL {
+            assert!(seen.insert(reason.code()), "{reason} twice");
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.code());
+            assert!(reason.meaning().ends_with('.') && reason.remedy().ends_with('.'), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Decides which rules match an event. Live evaluation, `rule test`, `event why` and `rule why` all end in [`decide`].
+
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Map, Value, json};
+
+use super::book::{CompiledRule, Placed, RuleBook, Shelf};
+use super::fields::Fields;
+use super::operators::equal;
+use crate::model::event::Event;
+use crate::model::reason::Reason;
+use crate::model::rule::Mode;
+use crate::model::verdict::{CriterionVerdict, MAX_NEAR_MISSES, StoredVerdict, Verdict};
+use crate::template::value::Scope;
+
+/// What the rules say about an event.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    /// Matches, in the order of the rules' names.
+    pub matches: Vec<Match>,
+    /// Near-misses and failures, at most [`MAX_NEAR_MISSES`].
+    pub near_misses: Vec<StoredVerdict>,
+    /// Near-misses beyond those.
+    pub more_near_misses: u32,
+}
+
+/// A rule that matched.
+#[derive(Debug)]
+pub struct Match {
+    /// The rule.
+    pub rule: Arc<CompiledRule>,
+    /// Its verdict; the execution is filled in by whoever requests it.
+    pub verdict: StoredVerdict,
+    /// The parameters of the action, or why they could not be made.
+    pub parameters: Result<Map<String, Value>, String>,
+}
+
+/// What guards and templates see of an event; made only when the first of them needs it.
+struct Facts<'e> {
+    event: &'e Event,
+    scope: OnceLock<Result<Scope, String>>,
+}
+
+impl<'e> Facts<'e> {
+    fn new(event: &'e Event) -> Self {
+        Self { event, scope: OnceLock::new() }
+    }
+
+    fn scope(&self) -> Result<&Scope, String> {
+        let make = || {
+            let event = self.event;
+            let occurred_at = event.occurred_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            let about = json!({"id": event.id, "trigger": event.trigger, "key": event.key, "occurred_at": occurred_at});
+            Ok(Scope::new(vec![("trigger", event.payload.value()?), ("event", about), ("now", Value::from(occurred_at))]))
+        };
+        self.scope.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+}
+
+/// Judges an event by all rules of its trigger.
+///
+/// # Errors
+/// When the payload cannot be read.
+pub fn judge(book: &RuleBook, event: &Event) -> Result<Judgement, String> {
+    let mut judgement = Judgement::default();
+    let Some(shelf) = book.shelves.get(&event.trigger) else { return Ok(judgement) };
+    let fields = shelf.reader.read(event.payload.text())?;
+    let facts = Facts::new(event);
+    for placed in &shelf.rules {
+        let decision = decide(placed, &fields, &facts);
+        let (matched, kept) = (decision.reason == Reason::Matched, decision.is_kept());
+        if !kept {
+            continue;
+        }
+        let verdict = StoredVerdict {
+            rule: placed.rule.rule.reference.clone(),
+            revision: placed.rule.revision.clone(),
+            reason: decision.reason,
+            values: test_slots(placed).map(|slot| fields.slots[slot].clone().unwrap_or(Value::Null)).collect(),
+            execution: None,
+            detail: decision.detail,
+        };
+        if matched {
+            let parameters = parameters(&placed.rule, &facts);
+            judgement.matches.push(Match { rule: Arc::clone(&placed.rule), verdict, parameters });
+        } else if judgement.near_misses.len() < MAX_NEAR_MISSES {
+            judgement.near_misses.push(verdict);
+        } else {
+            judgement.more_near_misses += 1;
+        }
+    }
+    Ok(judgement)
+}
+
+/// Explains what one rule says about an event, with the value that every criterion saw; and the parameters if it matches.
+///
+/// # Errors
+/// When the payload cannot be read.
+pub fn explain(rule: &Arc<CompiledRule>, event: &Event) -> Result<(Verdict, Option<Result<Map<String, Value>, String>>), String> {
+    let verdict = |matched, reason, criteria, detail| Verdict {
+        rule: rule.rule.reference.clone(),
+        revision: rule.revision.clone(),
+        matched,
+        reason,
+        criteria,
+        detail,
+    };
+    if event.trigger != rule.rule.trigger {
+        let detail = format!("the event is of `{}`, the rule listens to `{}`", event.trigger, rule.rule.trigger);
+        return Ok((verdict(false, Reason::OtherTrigger, Vec::new(), Some(detail)), None));
+    }
+    let mut shelf = Shelf::default();
+    shelf.add(Arc::clone(rule));
+    let fields = shelf.reader.read(event.payload.text())?;
+    let placed = &shelf.rules[0];
+    let facts = Facts::new(event);
+    let mut criteria = Vec::with_capacity(rule.tests.len());
+    for ((criterion, (_, test)), slot) in rule.rule.criteria.iter().zip(&rule.tests).zip(test_slots(placed)) {
+        let value = fields.slots[slot].as_ref();
+        let (held, error) = match test.holds(value) {
+            Ok(held) => (held, None),
+            Err(error) => (false, Some(error)),
+        };
+        let (key, operator, pattern) = (criterion.key.clone(), criterion.operator.name().to_string(), criterion.pattern.clone());
+        criteria.push(CriterionVerdict { key, operator, pattern, value: value.cloned().unwrap_or(Value::Null), held, error });
+    }
+    let mut decision = decide(placed, &fields, &facts);
+    if !rule.rule.enabled {
+        decision = Decision::because(Reason::Disabled);
+    }
+    let matched = decision.reason == Reason::Matched || decision.reason == Reason::Shadowed;
+    let parameters = matched.then(|| parameters(rule, &facts));
+    Ok((verdict(matched, decision.reason, criteria, decision.detail), parameters))
+}
+
+/// The reason, and more about it.
+#[derive(Debug)]
+struct Decision {
+    reason: Reason,
+    detail: Option<String>,
+}
+
+impl Decision {
+    fn because(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+
+    /// Matches, near-misses and failures are stored; the rest can be recomputed.
+    fn is_kept(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::Matched | Reason::Shadowed | Reason::GuardNotHeld | Reason::GuardFailed | Reason::CriterionFailed
+        )
+    }
+}
+
+/// The slots of the criteria, behind those of the trigger parameters.
+fn test_slots(placed: &Placed) -> impl Iterator<Item = usize> + '_ {
+    placed.slots[placed.rule.equalities.len()..].iter().copied()
+}
+
+/// The order of a rule: trigger parameters, criteria with `at_least`, guard.
+fn decide(placed: &Placed, fields: &Fields, facts: &Facts<'_>) -> Decision {
+    let rule = &placed.rule;
+    for ((_, wanted), slot) in rule.equalities.iter().zip(&placed.slots) {
+        if !fields.slots[*slot].as_ref().is_some_and(|value| equal(value, wanted)) {
+            return Decision::because(Reason::TriggerParameters);
+        }
+    }
+    if !rule.tests.is_empty() && fields.empty {
+        return Decision::because(Reason::EmptyPayload);
+    }
+    if let Err(decision) = criteria(placed, fields) {
+        return decision;
+    }
+    if let Some(guard) = &rule.guard {
+        let outcome = facts.scope().and_then(|scope| guard.evaluate(&scope.names).map_err(|error| error.to_string()));
+        match outcome {
+            Ok(Value::Bool(true)) => {}
+            Ok(Value::Bool(false)) => return Decision::because(Reason::GuardNotHeld),
+            Ok(other) => return Decision { reason: Reason::GuardFailed, detail: Some(format!("`when` gave {other}, not true or false")) },
+            Err(error) => return Decision { reason: Reason::GuardFailed, detail: Some(error) },
+        }
+    }
+    Decision::because(if rule.rule.mode == Mode::Shadow { Reason::Shadowed } else { Reason::Matched })
+}
+
+fn criteria(placed: &Placed, fields: &Fields) -> Result<(), Decision> {
+    let rule = &placed.rule;
+    let needed = rule.rule.at_least.unwrap_or(rule.tests.len());
+    let (mut held, mut left, mut failure) = (0usize, rule.tests.len(), None);
+    for ((criterion, (_, test)), slot) in rule.rule.criteria.iter().zip(&rule.tests).zip(test_slots(placed)) {
+        left -= 1;
+        match test.holds(fields.slots[slot].as_ref()) {
+            Ok(true) => held += 1,
+            Ok(false) if rule.rule.at_least.is_none() => return Err(Decision::because(Reason::CriteriaNotHeld)),
+            Ok(false) => {}
+            Err(error) => failure = failure.or_else(|| Some(format!("{}: {error}", criterion.key))),
+        }
+        if held + left < needed && failure.is_none() {
+            return Err(Decision::because(Reason::CriteriaNotHeld));
+        }
+    }
+    if held >= needed {
+        return Ok(());
+    }
+    let reason = if failure.is_some() && rule.rule.at_least.is_none() { Reason::CriterionFailed } else { Reason::CriteriaNotHeld };
+    Err(Decision { reason, detail: failure })
+}
+
+fn parameters(rule: &CompiledRule, facts: &Facts<'_>) -> Result<Map<String, Value>, String> {
+    let scope = facts.scope()?;
+    let mut rendered = Map::new();
+    for ((name, template), (_, source)) in rule.parameters.iter().zip(&rule.rule.parameters) {
+        let value = template.render(scope).map_err(|error| format!("{}: parameter `{name}`: {error}", source.place))?;
+        rendered.insert(name.clone(), value);
+    }
+    Ok(rendered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::IdSource;
+    use crate::model::json::RawJson;
+    use crate::model::place::Place;
+    use crate::model::rule::{Criterion, Operator, Rule, Source};
+
+    fn rule(criteria: &[(&str, Operator, Value)], at_least: Option<usize>, when: Option<&str>) -> Rule {
+        let criteria = criteria.iter().map(|(key, operator, pattern)| Criterion { key: (*key).into(), operator: *operator, pattern: pattern.clone() });
+        Rule {
+            reference: "default.r".into(),
+            description: String::new(),
+            enabled: true,
+            mode: Mode::Active,
+            trigger: "core.webhook".into(),
+            trigger_parameters: Vec::new(),
+            criteria: criteria.collect(),
+            at_least,
+            when: when.map(|when| Source { value: when.into(), place: Place::default() }),
+            action: "core.noop".into(),
+            parameters: vec![("app".into(), Source { value: json!("{{trigger.app}}"), place: Place::file("r.yaml") })],
+            notify: None,
+            place: Place::default(),
+        }
+    }
+
+    fn event(payload: &Value) -> Event {
+        let at = chrono::DateTime::from_timestamp_millis(1_700_000_000_000).unwrap();
+        Event {
+            id: IdSource::seeded(1).event(at),
+            trigger: "core.webhook".into(),
+            key: None,
+            dedup_key: None,
+            occurred_at: at,
+            received_at: at,
+            source: "test".into(),
+            cause: None,
+            depth: 0,
+            payload: RawJson::of(payload),
+        }
+    }
+
+    /// What live evaluation and explanation say; they must agree.
+    fn reason(rule: Rule, payload: &Value) -> Reason {
+        let event = event(payload);
+        let book = RuleBook::new([CompiledRule::compile(rule).unwrap()]);
+        let live = judge(&book, &event).unwrap();
+        let (verdict, _) = explain(book.get("default.r").unwrap(), &event).unwrap();
+        match (live.matches.first(), live.near_misses.first()) {
+            (Some(matched), _) => assert_eq!(matched.verdict.reason, verdict.reason),
+            (_, Some(near)) => assert_eq!((near.reason, &near.detail), (verdict.reason, &verdict.detail)),
+            _ => assert!(!verdict.matched),
+        }
+        verdict.reason
+    }
+
+    #[test]
+    fn each_stage_leaves_its_reason() {
+        let high = |key: &'static str| (key, Operator::Greaterthan, json!(80));
+        let two = [high("trigger.cpu"), high("trigger.mem")];
+        assert_eq!(reason(rule(&two, None, None), &json!({"cpu": 81, "mem": 90, "app": "a"})), Reason::Matched);
+        assert_eq!(reason(rule(&two, None, None), &json!({"cpu": 81, "mem": 9})), Reason::CriteriaNotHeld);
+        assert_eq!(reason(rule(&two, None, None), &json!({"cpu": "81", "mem": 90})), Reason::CriterionFailed);
+        assert_eq!(reason(rule(&two, None, None), &json!({"cpu": "81", "mem": 9})), Reason::CriteriaNotHeld);
+        assert_eq!(reason(rule(&two, Some(1), None), &json!({"cpu": "81", "mem": 90, "app": "a"})), Reason::Matched);
+        assert_eq!(reason(rule(&two, Some(1), None), &json!({"cpu": "81", "mem": 9})), Reason::CriteriaNotHeld);
+        assert_eq!(reason(rule(&two, None, None), &json!({})), Reason::EmptyPayload);
+        assert_eq!(reason(rule(&[], None, None), &json!({"app": 1})), Reason::Matched);
+        let guarded = |when: &str| rule(&[], None, Some(when));
+        assert_eq!(reason(guarded("<% trigger.env == \"prod\" %>"), &json!({"env": "gray"})), Reason::GuardNotHeld);
+        assert_eq!(reason(guarded("<% trigger.a.b.c %>"), &json!({"env": "gray"})), Reason::GuardFailed);
+        assert_eq!(reason(guarded("<% 1 %>"), &json!({"env": "gray"})), Reason::GuardFailed);
+    }
+
+    #[test]
+    fn a_missing_name_in_a_parameter_is_told_with_its_place() {
+        let book = RuleBook::new([CompiledRule::compile(rule(&[], None, None)).unwrap()]);
+        let judgement = judge(&book, &event(&json!({"n": 1}))).unwrap();
+        let fault = judgement.matches[0].parameters.as_ref().unwrap_err();
+        assert_eq!(fault, "r.yaml: parameter `app`: in the template: `trigger.app` is missing");
+    }
+
+    #[test]
+    fn a_guard_that_loops_is_stopped_by_its_budget() {
+        let hungry = "<% [1,2,3,4,5,6,7,8].map(|x| [1,2,3,4,5,6,7,8].map(|y| [1,2,3,4,5,6,7,8].map(|z| [1,2,3,4,5,6,7,8].map(|a| [1,2,3,4,5,6,7,8].map(|b| [1,2,3,4,5,6,7,8].map(|c| 1)))))).len() > 0 %>";
+        assert_eq!(reason(rule(&[], None, Some(hungry)), &json!({"a": 1})), Reason::GuardFailed);
+    }
+}

@@ -1,0 +1,9 @@
+//! Rules, decided: which rules match an event, and why the others do not. Pure.
+//!
+//! [`book`] holds the rules that are in force, [`judge`] decides, [`operators`] compares, [`fields`] reads from a payload only
+//! the fields that some rule names.
+
+pub mod book;
+pub mod fields;
+pub mod judge;
+pub mod operators;

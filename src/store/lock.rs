@@ -1,0 +1,40 @@
+//! One process per data folder.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::StoreError;
+
+/// Held as long as the process uses the folder.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the folder, or names the process that has it.
+    ///
+    /// # Errors
+    /// When another process has it, or the lock file cannot be written.
+    pub fn take(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join("lock");
+        let failed = |what: &str, error: std::io::Error| StoreError::Unavailable(format!("cannot {what} `{}`: {error}", path.display()));
+        std::fs::create_dir_all(folder).map_err(|error| failed("make the folder of", error))?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| failed("open", error))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(|error| failed("read", error))?;
+            return Err(StoreError::Unavailable(format!(
+                "the data folder `{}` is in use by process {}; stop that process, or give this one another `data` folder",
+                folder.display(),
+                holder.trim()
+            )));
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(|error| failed("write", error))?;
+        writeln!(file, "{}", std::process::id()).map_err(|error| failed("write", error))?;
+        Ok(Self { _file: file })
+    }
+}

@@ -1,0 +1,98 @@
+//! Named, owned, joined tasks and the stop signal. Nothing else spawns.
+
+use std::future::Future;
+use std::sync::Mutex;
+use std::thread::JoinHandle as ThreadHandle;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The signal to stop; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(CancellationToken);
+
+impl Stop {
+    /// A signal that has not been given.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives the signal.
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+
+    /// Whether it has been given.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits for the signal.
+    pub async fn stopped(&self) {
+        self.0.cancelled().await;
+    }
+
+    /// A signal that is given with this one, and can be given alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self(self.0.child_token())
+    }
+}
+
+/// How long a task may take to end after the stop signal before it is cut off.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// The tasks of one owner. Joined in the reverse of the order in which they were started.
+#[derive(Default)]
+pub struct Tasks {
+    running: Mutex<Vec<(String, JoinHandle<()>)>>,
+}
+
+impl Tasks {
+    /// No tasks yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task that lives until its owner joins it.
+    pub fn spawn(&self, name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
+        let handle = tokio::spawn(work);
+        let mut running = self.running.lock().expect("no panic happens while the lock is held");
+        running.retain(|(_, handle)| !handle.is_finished());
+        running.push((name.into(), handle));
+    }
+
+    /// Waits for every task, the last started first; one that does not end in [`GRACE`] is cut off and named in the log.
+    pub async fn join(&self) {
+        loop {
+            let last = self.running.lock().expect("no panic happens while the lock is held").pop();
+            let Some((name, mut handle)) = last else { return };
+            match tokio::time::timeout(GRACE, &mut handle).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if error.is_panic() => tracing::error!(task = name, "a task panicked: {error}"),
+                Ok(Err(_)) => {}
+                Err(_) => {
+                    tracing::warn!(task = name, "a task did not end in {GRACE:?} and was cut off");
+                    handle.abort();
+                }
+            }
+        }
+    }
+}
+
+/// Starts a small task that ends by itself within a bound that its caller sets (a connection, a request).
+pub fn spawn_bounded(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(work)
+}
+
+/// Starts a plain, named thread.
+///
+/// # Errors
+/// When the operating system gives none.
+pub fn spawn_thread(name: &str, stack_bytes: usize, work: impl FnOnce() + Send + 'static) -> std::io::Result<ThreadHandle<()>> {
+    std::thread::Builder::new().name(name.to_string()).stack_size(stack_bytes).spawn(work)
+}

@@ -1,0 +1,199 @@
+//! Handlebars, strict and bounded: a missing name is an error, partials do not exist, output and nesting have limits.
+
+use std::io::{self, Write};
+use std::sync::LazyLock;
+
+use handlebars::{Context, Handlebars, Helper, JsonTruthy, Output, RenderContext, RenderError, RenderErrorReason, Renderable, Template};
+use serde_json::Value;
+
+/// The longest source of a template.
+pub const MAX_SOURCE_BYTES: usize = 64 * 1024;
+
+/// The longest text that a template may make.
+pub const MAX_OUTPUT_BYTES: usize = 256 * 1024;
+
+/// How deep blocks may nest; the parser recurses, so this is checked before it runs.
+pub const MAX_BLOCKS: usize = 32;
+
+/// A template, compiled.
+#[derive(Debug, Clone)]
+pub struct TextTemplate {
+    template: Template,
+}
+
+/// A fault in a template, with its place inside it where known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateError {
+    /// What is wrong.
+    pub message: String,
+    /// Line within the template, from one.
+    pub line: Option<usize>,
+    /// Column within the line, from one.
+    pub column: Option<usize>,
+}
+
+impl std::fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+fn fault(message: impl Into<String>) -> TemplateError {
+    TemplateError { message: message.into(), line: None, column: None }
+}
+
+/// The names that a template may use, and their values.
+pub struct Data(Context);
+
+impl Data {
+    /// Takes an object whose fields are the names.
+    ///
+    /// # Panics
+    /// Never: a `Value` is always a context.
+    #[must_use]
+    pub fn new(names: Value) -> Self {
+        Self(Context::wraps(names).expect("a JSON value is always a context"))
+    }
+}
+
+impl TextTemplate {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// When it is no template, too long, too deep, or uses a partial.
+    pub fn compile(source: &str) -> Result<Self, TemplateError> {
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(fault(format!("the template is longer than {MAX_SOURCE_BYTES} bytes")));
+        }
+        let mut depth = 0usize;
+        for tag in source.split("{{").skip(1) {
+            let tag = tag.trim_start_matches(['{', '~', ' ']);
+            if tag.starts_with('>') || tag.starts_with("#>") || tag.starts_with("#*") || tag.starts_with('*') {
+                return Err(fault("partials and decorators do not exist here; write the text itself"));
+            }
+            if tag.starts_with('#') || tag.starts_with('^') {
+                depth += 1;
+            } else if tag.starts_with('/') {
+                depth = depth.saturating_sub(1);
+            }
+            if depth > MAX_BLOCKS || source.matches('(').count() > 256 {
+                return Err(fault(format!("blocks nest deeper than {MAX_BLOCKS} levels")));
+            }
+        }
+        let template = Template::compile(source).map_err(|error| {
+            let (line, column) = error.pos().map_or((None, None), |(line, column)| (Some(line), Some(column)));
+            TemplateError { message: error.reason().to_string(), line, column }
+        })?;
+        Ok(Self { template })
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// When a name is missing, a helper fails or the text is too long.
+    pub fn render(&self, data: &Data) -> Result<String, TemplateError> {
+        let mut output = Bounded(Vec::new());
+        let mut context = RenderContext::new(None);
+        self.template.render(&REGISTRY, &data.0, &mut context, &mut output).map_err(|error| describe(&error))?;
+        String::from_utf8(output.0).map_err(|_| fault("the text is not UTF-8"))
+    }
+}
+
+fn describe(error: &RenderError) -> TemplateError {
+    let message = match error.reason() {
+        RenderErrorReason::MissingVariable(Some(name)) => format!("`{name}` is missing"),
+        RenderErrorReason::MissingVariable(None) => "a name is missing".to_string(),
+        RenderErrorReason::IOError(_) => format!("the text is longer than {MAX_OUTPUT_BYTES} bytes"),
+        reason => reason.to_string(),
+    };
+    TemplateError { message, line: error.line_no, column: error.column_no }
+}
+
+struct Bounded(Vec<u8>);
+
+impl Output for Bounded {
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        if self.0.len() + text.len() > MAX_OUTPUT_BYTES {
+            return Err(io::Error::other("too long"));
+        }
+        self.0.write_all(text.as_bytes())
+    }
+}
+
+static REGISTRY: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
+    let mut registry = Handlebars::new();
+    registry.register_escape_fn(handlebars::no_escape);
+    registry.set_strict_mode(true);
+    registry.register_helper("json", Box::new(|h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
+        Ok(out.write(&argument(h, 0)?.to_string())?)
+    }));
+    registry.register_helper("default", Box::new(|h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
+        let given = h.param(0).filter(|param| !param.is_value_missing() && param.value().is_truthy(false)).map(|param| param.value().clone());
+        let value = given.map_or_else(|| argument(h, 1), Ok)?;
+        Ok(out.write(&plain(&value))?)
+    }));
+    for (name, change) in [("upper", str::to_uppercase as fn(&str) -> String), ("lower", str::to_lowercase)] {
+        registry.register_helper(name, Box::new(move |h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
+            Ok(out.write(&change(&plain(&argument(h, 0)?)))?)
+        }));
+    }
+    registry
+});
+
+fn argument(helper: &Helper<'_>, index: usize) -> Result<Value, RenderError> {
+    match helper.param(index) {
+        Some(param) if param.is_value_missing() => Err(RenderErrorReason::MissingVariable(param.relative_path().cloned()).into()),
+        Some(param) => Ok(param.value().clone()),
+        None => Err(RenderErrorReason::Other(format!("`{}` needs {} argument(s)", helper.name(), index + 1)).into()),
+    }
+}
+
+/// A value as text: text itself, everything else as JSON, null as nothing.
+#[must_use]
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(source: &str) -> Result<String, String> {
+        let data = Data::new(json!({"trigger": {"labels": {"app": "shop", "evil": "{{trigger.secret}} <% 1 %> <b>"}, "n": 1, "list": [1, 2]}}));
+        TextTemplate::compile(source).map_err(|error| format!("compile: {error}"))?.render(&data).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn text_is_made_from_names() {
+        assert_eq!(render("app {{trigger.labels.app}} n={{trigger.n}}").unwrap(), "app shop n=1");
+        assert_eq!(render("{{json trigger.list}} {{upper trigger.labels.app}} {{default trigger.labels.zone \"-\"}}").unwrap(), "[1,2] SHOP -");
+        assert_eq!(render("\\{{literal}}").unwrap(), "{{literal}}");
+    }
+
+    #[test]
+    fn data_is_never_a_template() {
+        assert_eq!(render("{{trigger.labels.evil}}").unwrap(), "{{trigger.secret}} <% 1 %> <b>");
+    }
+
+    #[test]
+    fn faults_name_what_is_missing() {
+        assert_eq!(render("{{trigger.labels.zone}}").unwrap_err(), "`trigger.labels.zone` is missing");
+        assert!(render("{{#if trigger.n}}x").unwrap_err().starts_with("compile: "));
+        assert!(render("{{> other}}").unwrap_err().contains("partials"));
+    }
+
+    #[test]
+    fn hostile_templates_end() {
+        let nested = format!("{}x{}", "{{#if trigger.n}}".repeat(2_000), "{{/if}}".repeat(2_000));
+        assert!(render(&nested).unwrap_err().contains("nest deeper"));
+        let many = format!("{}{}{}", "{{#each @root.trigger.list}}".repeat(20), "x".repeat(100), "{{/each}}".repeat(20));
+        assert!(render(&many).unwrap_err().contains("longer than"));
+        assert!(render(&format!("{{{{json {}1{}}}}}", "(json ".repeat(4_000), ")".repeat(4_000))).is_err());
+        assert!(render("{{#*inline \"a\"}}{{> a}}{{/inline}}{{> a}}").is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! Values with templates and expressions in them: the parameters of a rule's action.
+
+use serde_json::{Map, Value};
+
+use super::text::{Data, TemplateError, TextTemplate, plain};
+use crate::script::expr::{Expression, ExpressionError, Names};
+
+/// A value that may hold templates and expressions, compiled.
+#[derive(Debug, Clone)]
+pub enum ValueTemplate {
+    /// Neither.
+    Fixed(Value),
+    /// `{{ … }}`: text.
+    Text(TextTemplate),
+    /// Exactly one `<% … %>`: keeps the type of its value.
+    Expression(Expression),
+    /// `<% … %>` among other text: text.
+    Mixed(Vec<Part>),
+    /// A list of such values.
+    List(Vec<ValueTemplate>),
+    /// A map of such values.
+    Map(Vec<(String, ValueTemplate)>),
+}
+
+/// A piece of text with expressions.
+#[derive(Debug, Clone)]
+pub enum Part {
+    /// As it stands.
+    Literal(String),
+    /// Replaced by its value.
+    Expression(Expression),
+}
+
+/// What expressions and templates see.
+pub struct Scope {
+    /// For `{{ }}`.
+    pub data: Data,
+    /// For `<% %>`.
+    pub names: Names,
+}
+
+impl Scope {
+    /// The same names for both notations.
+    #[must_use]
+    pub fn new(names: Vec<(&'static str, Value)>) -> Self {
+        let expressions = names.iter().fold(Names::new(), |scope, (name, value)| scope.with(name, value));
+        let object = names.into_iter().map(|(name, value)| (name.to_string(), value)).collect::<Map<_, _>>();
+        Self { data: Data::new(Value::Object(object)), names: expressions }
+    }
+}
+
+impl ValueTemplate {
+    /// Compiles every string inside a value.
+    ///
+    /// # Errors
+    /// The first fault, in words.
+    pub fn compile(value: &Value, names: &[&'static str]) -> Result<Self, String> {
+        Ok(match value {
+            Value::String(text) => compile_text(text, names)?,
+            Value::Array(items) => {
+                Self::List(items.iter().map(|item| Self::compile(item, names)).collect::<Result<_, _>>()?)
+            }
+            Value::Object(map) => {
+                let compiled = map.iter().map(|(key, value)| Ok((key.clone(), Self::compile(value, names)?)));
+                Self::Map(compiled.collect::<Result<_, String>>()?)
+            }
+            fixed => Self::Fixed(fixed.clone()),
+        })
+    }
+
+    /// The value.
+    ///
+    /// # Errors
+    /// The first fault, in words.
+    pub fn render(&self, scope: &Scope) -> Result<Value, String> {
+        Ok(match self {
+            Self::Fixed(value) => value.clone(),
+            Self::Text(template) => Value::String(template.render(&scope.data).map_err(|error| template_fault(&error))?),
+            Self::Expression(expression) => expression.evaluate(&scope.names).map_err(|error| expression_fault(&error))?,
+            Self::Mixed(parts) => {
+                let mut text = String::new();
+                for part in parts {
+                    match part {
+                        Part::Literal(literal) => text.push_str(literal),
+                        Part::Expression(expression) => {
+                            text.push_str(&plain(&expression.evaluate(&scope.names).map_err(|error| expression_fault(&error))?));
+                        }
+                    }
+                }
+                Value::String(text)
+            }
+            Self::List(items) => Value::Array(items.iter().map(|item| item.render(scope)).collect::<Result<_, _>>()?),
+            Self::Map(pairs) => {
+                let rendered = pairs.iter().map(|(key, value)| Ok((key.clone(), value.render(scope)?)));
+                Value::Object(rendered.collect::<Result<_, String>>()?)
+            }
+        })
+    }
+}
+
+/// The source inside `<% … %>`, if the text is exactly one expression.
+#[must_use]
+pub fn sole_expression(text: &str) -> Option<&str> {
+    let inner = text.trim().strip_prefix("<%")?.strip_suffix("%>")?;
+    (!inner.starts_with('%') && !inner.contains("<%") && !inner.contains("%>")).then(|| inner.trim())
+}
+
+fn compile_text(text: &str, names: &[&'static str]) -> Result<ValueTemplate, String> {
+    let has_expression = text.replace("<%%", "").contains("<%");
+    let has_template = text.replace("\\{{", "").contains("{{");
+    match (has_expression, has_template) {
+        (true, true) => Err("`{{ }}` and `<% %>` cannot stand in one string; use one of them".to_string()),
+        (false, true) => Ok(ValueTemplate::Text(TextTemplate::compile(text).map_err(|error| template_fault(&error))?)),
+        (false, false) => Ok(ValueTemplate::Fixed(Value::from(text.replace("<%%", "<%").replace("\\{{", "{{")))),
+        (true, false) => match sole_expression(text) {
+            Some(source) => {
+                let expression = Expression::compile(source, names).map_err(|error| expression_fault(&error))?;
+                Ok(ValueTemplate::Expression(expression))
+            }
+            None => Ok(ValueTemplate::Mixed(parts(text, names)?)),
+        },
+    }
+}
+
+fn parts(text: &str, names: &[&'static str]) -> Result<Vec<Part>, String> {
+    let (mut parts, mut rest, mut literal) = (Vec::new(), text, String::new());
+    while let Some(start) = rest.find("<%") {
+        literal.push_str(&rest[..start]);
+        rest = &rest[start + 2..];
+        if let Some(after) = rest.strip_prefix('%') {
+            literal.push_str("<%");
+            rest = after;
+            continue;
+        }
+        let end = rest.find("%>").ok_or("an expression is not closed with `%>`")?;
+        let expression = Expression::compile(rest[..end].trim(), names).map_err(|error| expression_fault(&error))?;
+        parts.push(Part::Literal(std::mem::take(&mut literal)));
+        parts.push(Part::Expression(expression));
+        rest = &rest[end + 2..];
+    }
+    literal.push_str(rest);
+    parts.push(Part::Literal(literal));
+    Ok(parts)
+}
+
+fn template_fault(error: &TemplateError) -> String {
+    format!("in the template: {error}")
+}
+
+fn expression_fault(error: &ExpressionError) -> String {
+    match (error.line, error.column) {
+        (Some(1) | None, Some(column)) => format!("in the expression, at character {column}: {error}"),
+        (Some(line), Some(column)) => format!("in the expression, line {line}, character {column}: {error}"),
+        _ => format!("in the expression: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(value: &Value) -> Result<Value, String> {
+        let scope = Scope::new(vec![("trigger", json!({"n": 2, "app": "shop", "evil": "<% 1 + 1 %> {{trigger.n}}"}))]);
+        ValueTemplate::compile(value, &["trigger"])?.render(&scope)
+    }
+
+    #[test]
+    fn one_expression_keeps_its_type_and_text_is_text() {
+        let given = json!({"a": "<% trigger.n + 1 %>", "b": ["{{trigger.n}}", 7, null], "c": "n=<% trigger.n %>!", "d": "<%% \\{{x"});
+        assert_eq!(render(&given).unwrap(), json!({"a": 3, "b": ["2", 7, null], "c": "n=2!", "d": "<% {{x"}));
+    }
+
+    #[test]
+    fn data_is_never_an_expression() {
+        assert_eq!(render(&json!("<% trigger.evil %>")).unwrap(), json!("<% 1 + 1 %> {{trigger.n}}"));
+        assert_eq!(render(&json!("{{trigger.evil}}")).unwrap(), json!("<% 1 + 1 %> {{trigger.n}}"));
+    }
+
+    #[test]
+    fn faults_say_where() {
+        assert!(render(&json!("{{trigger.n}} <% 1 %>")).unwrap_err().contains("cannot stand in one string"));
+        assert!(render(&json!("<% 1 + %>")).unwrap_err().starts_with("in the expression"));
+        assert!(render(&json!("a <% 1")).unwrap_err().contains("not closed"));
+        assert_eq!(render(&json!("{{trigger.zone}}")).unwrap_err(), "in the template: `trigger.zone` is missing");
+    }
+}
