@@ -1,10 +1,21 @@
 //! Signalman: sensors watch, rules decide, packs act.
-pub mod clock;
-pub mod document;
-pub mod links;
+//!
+//! The map, in reading order. A singular module is one mechanism; a plural module is a folder of peers behind one trait and one
+//! list. Imports go one way, from the end of this list to its beginning; `tests/it/tidy.rs` holds that.
+
 pub mod model;
-pub mod rule;
-pub mod script;
-pub mod store;
+pub mod clock;
 pub mod tasks;
+pub mod document;
+pub mod script;
 pub mod template;
+pub mod rule;
+pub mod links;
+pub mod outbound;
+pub mod journal;
+pub mod store;
+pub mod sensors;
+pub mod runners;
+pub mod chat;
+pub mod config;
+pub mod pack;

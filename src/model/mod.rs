@@ -6,6 +6,7 @@ pub mod action;
 pub mod duration;
 pub mod event;
 pub mod execution;
+pub mod failure;
 pub mod hash;
 pub mod ids;
 pub mod json;

@@ -1,0 +1,28 @@
+//! `console`: the terminal chat. A delivered message is in the store and on the event stream, where `signalman chat --follow` shows it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::chat::{Abilities, AdapterKind, ChatAdapter, Receipt, SendError};
+use crate::model::ids::MessageId;
+use crate::model::message::{Destination, Message};
+
+/// The kind.
+pub const KIND: AdapterKind =
+    AdapterKind { name: "console", summary: "the terminal: `signalman chat --follow`", build: |_| Arc::new(Console) };
+
+struct Console;
+
+#[async_trait]
+impl ChatAdapter for Console {
+    async fn send(&self, to: &Destination, message: &Message, key: MessageId) -> Result<Receipt, SendError> {
+        tracing::info!(channel = to.to, message = %key, "{}", message.text.lines().next().unwrap_or_default());
+        Ok(Receipt(key.to_string()))
+    }
+
+    fn abilities(&self) -> Abilities {
+        // The store drops a second message of one id, so a repeat never shows.
+        Abilities { deduplicates: true, markdown: false }
+    }
+}

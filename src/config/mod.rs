@@ -1,0 +1,386 @@
+//! Site settings: `signalman.yaml`, read raw, checked, with every default. The only reader of the environment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use serde_json::{Map, Value};
+
+use crate::chat::adapters;
+use crate::document::fault::SourceFile;
+use crate::document::fields::{Faults, Fields, did_you_mean};
+use crate::document::node::{self, Content, Node};
+use crate::model::message::Destination;
+use crate::model::secret::Secret;
+
+/// The file's name in the site folder.
+pub const FILE: &str = "signalman.yaml";
+
+/// The environment, captured once by `main`.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The process's environment. Call it once, at the start.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect())
+    }
+
+    /// An environment made of pairs.
+    #[must_use]
+    pub fn of(pairs: &[(&str, &str)]) -> Self {
+        Self(pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect())
+    }
+
+    /// A variable.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// Where state is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// On disk, in the data folder.
+    Embedded,
+    /// In memory: gone when the process ends.
+    Memory,
+}
+
+/// What may be at once, and how large.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest body of a request, in bytes.
+    pub body_bytes: usize,
+    /// Requests to webhooks that are handled at once; more are answered 503.
+    pub webhook_concurrency: usize,
+    /// Executions that have not ended; beyond that webhooks are answered 503.
+    pub open_executions: usize,
+    /// Threads for scripts.
+    pub script_threads: usize,
+}
+
+/// How long things are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Events and verdicts.
+    pub events: Duration,
+    /// Executions and messages.
+    pub executions: Duration,
+}
+
+/// The settings of a site, checked.
+#[derive(Clone, Debug)]
+pub struct SiteConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The address used in links.
+    pub public_url: String,
+    /// The data folder.
+    pub data: PathBuf,
+    /// For times shown in chat.
+    pub time_zone: Tz,
+    /// Where state is kept.
+    pub store: StoreKind,
+    /// For each pack, its settings as written, secrets resolved.
+    pub packs: BTreeMap<String, PackConfig>,
+    /// The chat systems: name and kind.
+    pub chat: BTreeMap<String, String>,
+    /// Names for destinations.
+    pub channels: BTreeMap<String, Destination>,
+    /// Webhooks without auth that other hosts may call.
+    pub open_webhooks: BTreeSet<String>,
+    /// How long things are kept.
+    pub retention: Retention,
+    /// What may be at once.
+    pub limits: Limits,
+}
+
+/// The settings of one pack, as the site gives them.
+#[derive(Clone, Debug, Default)]
+pub struct PackConfig {
+    /// The values.
+    pub values: Map<String, Value>,
+    /// The names of those that came from a secret.
+    pub secrets: Vec<String>,
+    /// Where they stand: line and column.
+    pub place: (usize, usize),
+}
+
+/// Reads the settings of a site; a site without the file has the defaults.
+pub fn load(site: &Path, environment: &Environment, faults: &mut Faults) -> SiteConfig {
+    let mut config = defaults(site);
+    let path = site.join(FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return config,
+        Err(error) => {
+            faults.push(SourceFile::new(FILE, "").whole(format!("cannot be read: {error}")));
+            return config;
+        }
+    };
+    let source = SourceFile::new(FILE, text);
+    match node::parse(&source) {
+        Ok(node) => {
+            if let Some(fields) = Fields::of(&source, &node, "the site", faults) {
+                read(fields, &mut config, &Reader { site, environment });
+            }
+        }
+        Err(fault) => faults.push(fault),
+    }
+    config
+}
+
+fn defaults(site: &Path) -> SiteConfig {
+    SiteConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], 8420)),
+        public_url: "http://127.0.0.1:8420".into(),
+        data: site.join("data"),
+        time_zone: Tz::UTC,
+        store: StoreKind::Embedded,
+        packs: BTreeMap::new(),
+        chat: BTreeMap::from([("console".to_string(), "console".to_string())]),
+        channels: BTreeMap::from([("ops".to_string(), Destination { adapter: "console".into(), to: "ops".into() })]),
+        open_webhooks: BTreeSet::new(),
+        retention: Retention { events: Duration::from_secs(7 * 86_400), executions: Duration::from_secs(30 * 86_400) },
+        limits: Limits { body_bytes: 1 << 20, webhook_concurrency: 512, open_executions: 100_000, script_threads: 32 },
+    }
+}
+
+/// Where secrets come from.
+pub struct Reader<'r> {
+    /// The site folder, for files.
+    pub site: &'r Path,
+    /// The environment.
+    pub environment: &'r Environment,
+}
+
+fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>) {
+    if let Some(node) = fields.node("listen")
+        && let Some(text) = fields.text("listen")
+    {
+        match text.parse() {
+            Ok(listen) => config.listen = listen,
+            Err(_) => fields.fault(node, format!("`listen` must be an address and a port such as 127.0.0.1:8420, not `{text}`")),
+        }
+    }
+    config.public_url = format!("http://{}", config.listen);
+    if let Some(url) = fields.text("public_url") {
+        config.public_url = url.trim_end_matches('/').to_string();
+    }
+    if let Some(data) = fields.text("data") {
+        config.data = reader.site.join(data);
+    }
+    if let Some(node) = fields.node("time_zone")
+        && let Some(name) = fields.text("time_zone")
+    {
+        match name.parse() {
+            Ok(zone) => config.time_zone = zone,
+            Err(_) => fields.fault(node, format!("`{name}` is not a time zone such as Asia/Shanghai")),
+        }
+    }
+    kind_of(&mut fields, "store", &["embedded", "memory"], |kind| {
+        config.store = if kind == "memory" { StoreKind::Memory } else { StoreKind::Embedded };
+    });
+    kind_of(&mut fields, "journal", &["embedded"], |_| {});
+    for (key, node) in fields.map("config") {
+        let pack = pack_config(&mut fields, node, reader);
+        config.packs.insert(key.text.clone(), pack);
+    }
+    read_chat(&mut fields, config);
+    config.open_webhooks = fields.texts("open_webhooks").into_iter().map(|(name, _)| name).collect();
+    if let Some(node) = fields.node("retention")
+        && let Some(mut inner) = Fields::of(fields.source, node, "`retention`", fields.faults)
+    {
+        config.retention.events = inner.duration("events").unwrap_or(config.retention.events);
+        config.retention.executions = inner.duration("executions").unwrap_or(config.retention.executions);
+        let _ = inner.duration("output"); // output is kept with its execution in this version
+        inner.finish();
+    }
+    if let Some(node) = fields.node("limits")
+        && let Some(inner) = Fields::of(fields.source, node, "`limits`", fields.faults)
+    {
+        read_limits(inner, &mut config.limits);
+    }
+    fields.finish();
+}
+
+fn read_limits(mut fields: Fields<'_, '_>, limits: &mut Limits) {
+    if let Some(node) = fields.node("body") {
+        match size(node) {
+            Some(bytes) => limits.body_bytes = bytes,
+            None => fields.fault(node, "`body` must be a size such as 1MiB"),
+        }
+    }
+    let mut at_least_one = |name, value: &mut usize| {
+        let Some(node) = fields.node(name) else { return };
+        match fields.count(name).map(usize::try_from) {
+            Some(Ok(0) | Err(_)) => fields.fault(node, format!("`{name}` must be at least 1")),
+            Some(Ok(count)) => *value = count,
+            None => {}
+        }
+    };
+    at_least_one("webhook_concurrency", &mut limits.webhook_concurrency);
+    at_least_one("open_executions", &mut limits.open_executions);
+    at_least_one("script_threads", &mut limits.script_threads);
+    fields.finish();
+}
+
+fn size(node: &Node) -> Option<usize> {
+    let Content::Scalar { text, .. } = &node.content else { return None };
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: usize = text[..split].parse().ok()?;
+    let factor = match &text[split..] {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        _ => return None,
+    };
+    number.checked_mul(factor).filter(|bytes| *bytes > 0)
+}
+
+fn kind_of(fields: &mut Fields<'_, '_>, name: &'static str, kinds: &[&'static str], mut set: impl FnMut(&'static str)) {
+    let Some(node) = fields.node(name) else { return };
+    if let Some(mut inner) = Fields::of(fields.source, node, "it", fields.faults) {
+        if let Some(kind) = inner.word("kind", kinds) {
+            set(kind);
+        }
+        inner.finish();
+    }
+}
+
+fn read_chat(fields: &mut Fields<'_, '_>, config: &mut SiteConfig) {
+    let names: Vec<&'static str> = adapters::KINDS.iter().map(|kind| kind.name).collect();
+    let mut chat = BTreeMap::new();
+    for (key, node) in fields.map("chat") {
+        if let Some(mut inner) = Fields::of(fields.source, node, "a chat system", fields.faults) {
+            inner.required("kind");
+            if let Some(kind) = inner.word("kind", &names) {
+                chat.insert(key.text.clone(), kind.to_string());
+            }
+            inner.finish();
+        }
+    }
+    if !chat.is_empty() {
+        config.chat = chat;
+        config.channels.retain(|_, destination| config.chat.contains_key(&destination.adapter));
+    }
+    for (key, node) in fields.map("channels") {
+        let known: Vec<&str> = config.chat.keys().map(String::as_str).collect();
+        if let Some(mut inner) = Fields::of(fields.source, node, "a channel", fields.faults) {
+            let (adapter, to) = (inner.required_text("adapter"), inner.required_text("to"));
+            if let (Some(adapter), Some(to)) = (adapter, to) {
+                if !known.contains(&adapter.as_str()) {
+                    let fault = inner.source.fault(node.line, node.column, format!("there is no chat system `{adapter}`"));
+                    let hint = did_you_mean(&adapter, &known);
+                    inner.faults.push(fault.hint(hint));
+                }
+                config.channels.insert(key.text.clone(), Destination { adapter, to });
+            }
+            inner.finish();
+        }
+    }
+}
+
+fn pack_config(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> PackConfig {
+    let mut config = PackConfig { place: (node.line, node.column), ..PackConfig::default() };
+    let Content::Map(pairs) = &node.content else {
+        fields.fault(node, format!("the settings of a pack must be a map, not {}", node.kind()));
+        return config;
+    };
+    for (key, value) in pairs {
+        match reader.secret(value) {
+            None => {
+                config.values.insert(key.text.clone(), value.value());
+            }
+            Some(Ok(secret)) => {
+                config.values.insert(key.text.clone(), Value::from(secret.reveal()));
+                config.secrets.push(key.text.clone());
+            }
+            Some(Err(message)) => fields.fault(value, message),
+        }
+    }
+    config
+}
+
+impl Reader<'_> {
+    /// The secret that a node names: `{env: NAME}` or `{file: PATH}`; `None` if it is an ordinary value.
+    #[must_use]
+    pub fn secret(&self, node: &Node) -> Option<Result<Secret, String>> {
+        let Content::Map(pairs) = &node.content else { return None };
+        let [(key, value)] = pairs.as_slice() else { return None };
+        let Value::String(name) = value.value() else { return None };
+        Some(match key.text.as_str() {
+            "env" => match self.environment.get(&name) {
+                Some(value) => Ok(Secret::new(value.to_string())),
+                None => Err(format!("the environment variable `{name}` is not set")),
+            },
+            "file" => match std::fs::read_to_string(self.site.join(&name)) {
+                Ok(text) => Ok(Secret::new(text.trim_end_matches(['\n', '\r']).to_string())),
+                Err(error) => Err(format!("the secret file `{name}` cannot be read: {error}")),
+            },
+            "secret" => Err(format!("there is no secret `{name}`: this version takes secrets from {{env: NAME}} or {{file: PATH}}")),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str) -> (SiteConfig, Vec<String>) {
+        let source = SourceFile::new(FILE, text);
+        let (mut faults, site) = (Faults::default(), Path::new("/site"));
+        let node = node::parse(&source).unwrap();
+        let mut config = defaults(site);
+        let environment = Environment::of(&[("TOKEN", "hunter2")]);
+        read(Fields::of(&source, &node, "the site", &mut faults).unwrap(), &mut config, &Reader { site, environment: &environment });
+        (config, faults.0.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_settings_of_the_formats_page() {
+        let (config, faults) = load_text(
+            "listen: 127.0.0.1:8421\ndata: state\ntime_zone: Asia/Shanghai\nstore: {kind: embedded}\njournal: {kind: embedded}\n\
+             config:\n  marathon: {url: \"http://127.0.0.1:8080\", token: {env: TOKEN}}\nchat:\n  console: {kind: console}\n\
+             channels:\n  ops: {adapter: console, to: ops}\nopen_webhooks: [generic]\nretention: {events: 7d, executions: 30d, output: 7d}\n\
+             limits: {body: 2MiB, webhook_concurrency: 100}\n",
+        );
+        assert_eq!(faults, Vec::<String>::new());
+        assert_eq!(config.public_url, "http://127.0.0.1:8421");
+        assert_eq!(config.data, Path::new("/site/state"));
+        assert_eq!(config.packs["marathon"].values["token"], "hunter2");
+        assert_eq!(config.packs["marathon"].secrets, ["token"]);
+        assert_eq!((config.limits.body_bytes, config.limits.webhook_concurrency), (2 << 20, 100));
+    }
+
+    #[test]
+    fn all_faults_at_once_with_places() {
+        let (_, faults) = load_text(
+            "listne: x\nlisten: here\ntime_zone: Mars/Olympus\nstore: {kind: postgress}\nchannels:\n  ops: {adapter: consle, to: ops}\n\
+             config:\n  a: {token: {env: NOPE}, other: {secret: x}}\nlimits: {body: 1GB, webhook_concurrency: 0}\nretention: {events: soon}\n",
+        );
+        let all = faults.join("\n");
+        for part in [
+            "signalman.yaml:1:1: error: the site has no field `listne`",
+            "did you mean `listen`?",
+            "signalman.yaml:2:9: error: `listen` must be an address",
+            "`Mars/Olympus` is not a time zone",
+            "`kind` cannot be `postgress`",
+            "there is no chat system `consle`",
+            "did you mean `console`?",
+            "`NOPE` is not set",
+            "there is no secret `x`",
+            "`body` must be a size",
+            "`webhook_concurrency` must be at least 1",
+            "`soon` is not a duration",
+        ] {
+            assert!(all.contains(part), "{part} is missing in:\n{all}");
+        }
+    }
+}

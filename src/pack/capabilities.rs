@@ -1,0 +1,52 @@
+//! `capabilities` of a pack: what it may touch. What is not named is refused at run time.
+
+use serde_json::Value;
+
+use crate::document::fault::SourceFile;
+use crate::document::fields::{Faults, Fields};
+use crate::document::node::{Content, Node};
+use crate::model::pack::{Capabilities, KvAccess};
+use crate::outbound::origin;
+use crate::template::text::{Data, TextTemplate};
+
+pub(super) fn read(source: &SourceFile, node: &Node, data: &Data, faults: &mut Faults) -> Capabilities {
+    let mut capabilities = Capabilities::default();
+    let Some(mut fields) = Fields::of(source, node, "`capabilities`", faults) else { return capabilities };
+    for item in fields.list("http") {
+        let Content::Scalar { value: Value::String(text), .. } = &item.content else {
+            fields.fault(item, "an origin must be text such as \"http://127.0.0.1:8080\"");
+            continue;
+        };
+        let rendered = TextTemplate::compile(text).and_then(|template| template.render(data)).map_err(|error| error.to_string());
+        match rendered.and_then(|url| if url.is_empty() { Ok(None) } else { origin(&url).map(Some) }) {
+            // A setting that is not given grants nothing.
+            Ok(granted) => capabilities.http.extend(granted),
+            Err(message) => fields.fault(item, message),
+        }
+    }
+    if let Some(node) = fields.node("kv") {
+        match &node.content {
+            Content::Scalar { value: Value::String(word), .. } if word == "read" => capabilities.kv = KvAccess::Read,
+            Content::Scalar { value: Value::String(word), .. } if word == "read_write" => capabilities.kv = KvAccess::ReadWrite,
+            Content::Map(pairs) => {
+                for (key, value) in pairs {
+                    match (key.text.as_str(), value.value()) {
+                        ("own", Value::String(word)) if word == "read_write" => capabilities.kv = KvAccess::ReadWrite,
+                        ("own", Value::String(word)) if word == "read" => capabilities.kv = KvAccess::Read,
+                        (pack, Value::String(word)) if word == "read" => capabilities.kv_read.push(pack.to_string()),
+                        _ => fields.fault(value, "the keys of another pack can only be read: `{other: read}`"),
+                    }
+                }
+            }
+            _ => fields.fault(node, "`kv` must be read, read_write, or a map such as {own: read_write, other: read}"),
+        }
+    }
+    capabilities.chat = fields.boolean("chat").unwrap_or(false);
+    for later in ["process", "actions"] {
+        if !fields.list(later).is_empty() {
+            fields.not_yet(later);
+        }
+    }
+    fields.finish();
+    capabilities
+}

@@ -1,0 +1,28 @@
+//! `noop`: does nothing and returns its parameters. For trying out rules.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{ActionCall, ActionRunner, Output, RunContext, RunError, RunnerKind};
+
+/// The kind.
+pub const KIND: RunnerKind = RunnerKind {
+    name: "noop",
+    summary: "does nothing and returns its parameters",
+    example: "name: noop\nrunner_type: noop\nparameters:\n  text: {type: string}\n",
+    needs_script: false,
+    parameters: Vec::new,
+    check: |_| Vec::new(),
+    build: |_, _| Ok(Arc::new(Noop)),
+};
+
+struct Noop;
+
+#[async_trait]
+impl ActionRunner for Noop {
+    async fn run(&self, call: ActionCall, _: RunContext) -> Result<Output, RunError> {
+        Ok(Output { result: Value::Object(call.execution.request.parameters.clone()), log: Vec::new() })
+    }
+}

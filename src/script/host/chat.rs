@@ -1,0 +1,28 @@
+//! `chat.send(channel, text)`: puts a message into the outbox. Repeated attempts of an execution send it once.
+
+use std::sync::Arc;
+
+use rhai::{Dynamic, ImmutableString, Module};
+
+use super::{HostModule, ScriptCall, thrown};
+use crate::model::failure::Failure;
+
+pub(super) const MODULE: HostModule = HostModule { name: "chat", object, register };
+
+#[derive(Clone)]
+struct Chat(Arc<ScriptCall>);
+
+fn object(call: &Arc<ScriptCall>) -> Dynamic {
+    Dynamic::from(Chat(Arc::clone(call)))
+}
+
+fn register(module: &mut Module) {
+    module.set_native_fn("send", |chat: &mut Chat, channel: ImmutableString, text: ImmutableString| {
+        let call = &chat.0;
+        if !call.pack.capabilities.chat {
+            return Err(thrown(Failure::capability(&call.pack.reference, "send to chat", "chat: true")));
+        }
+        let index = call.next_message();
+        call.wait(call.host.send_message(call.execution, index, &channel, text.to_string()))
+    });
+}

@@ -1,0 +1,70 @@
+//! `http.get(url)`, `http.post(url, #{json: …})` and so on, to the origins that the pack's capabilities name.
+//!
+//! Options: `headers`, `query`, `json` or `body`, `expect` (a list of statuses; otherwise 200 to 299). A reply has `status`,
+//! `headers`, `body` and `json()`. Redirects are not followed. Every request but GET and HEAD carries an `Idempotency-Key` that is
+//! equal on every attempt.
+
+use std::sync::Arc;
+
+use rhai::{Dynamic, EvalAltResult, FuncRegistration, ImmutableString, Module};
+use serde_json::{Map, Value};
+
+use super::{HostModule, ScriptCall, from_dynamic, thrown};
+use crate::model::failure::Failure;
+use crate::model::json::RawJson;
+use crate::outbound::{Outbound, Reply, send};
+use crate::script::expr::to_dynamic;
+
+pub(super) const MODULE: HostModule = HostModule { name: "http", object, register };
+
+#[derive(Clone)]
+struct Http(Arc<ScriptCall>);
+
+fn object(call: &Arc<ScriptCall>) -> Dynamic {
+    Dynamic::from(Http(Arc::clone(call)))
+}
+
+fn register(module: &mut Module) {
+    for (name, method) in [("get", "GET"), ("head", "HEAD"), ("post", "POST"), ("put", "PUT"), ("patch", "PATCH"), ("delete", "DELETE")] {
+        module.set_native_fn(name, move |http: &mut Http, url: ImmutableString| request(http, method, &url, &rhai::Map::new()));
+        module.set_native_fn(name, move |http: &mut Http, url: ImmutableString, options: rhai::Map| request(http, method, &url, &options));
+    }
+    FuncRegistration::new_getter("status").set_into_module(module, |reply: &mut Reply| i64::from(reply.status));
+    FuncRegistration::new_getter("body").set_into_module(module, |reply: &mut Reply| ImmutableString::from(reply.text()));
+    FuncRegistration::new_getter("headers").set_into_module(module, |reply: &mut Reply| to_dynamic(&Value::Object(reply.headers.clone())));
+    module.set_native_fn("json", |reply: &mut Reply| {
+        let parsed = RawJson::parse(&reply.text()).and_then(|raw| raw.value());
+        let value = parsed.map_err(|error| thrown(Failure::misuse(format!("the reply is not JSON: {error}"))))?;
+        Ok(to_dynamic(&value))
+    });
+}
+
+fn request(http: &Http, method: &'static str, url: &str, options: &rhai::Map) -> Result<Reply, Box<EvalAltResult>> {
+    let call = &http.0;
+    let options = from_dynamic(&Dynamic::from(options.clone())).map_err(thrown)?;
+    let outbound = outbound(call, method, url, options.as_object().unwrap_or(&Map::new())).map_err(thrown)?;
+    call.wait(send(&call.http, &call.pack, outbound))
+}
+
+fn outbound(call: &ScriptCall, method: &'static str, url: &str, options: &Map<String, Value>) -> Result<Outbound, Failure> {
+    let mut outbound = Outbound::new(method, url, call.execution, call.depth);
+    for (name, value) in options {
+        match (name.as_str(), value) {
+            ("headers", Value::Object(headers)) => outbound.headers = headers.clone(),
+            ("query", Value::Object(query)) => outbound.query = query.clone(),
+            ("json", value) => outbound.set_json(value),
+            ("body", Value::String(body)) => outbound.body = Some(body.clone().into_bytes()),
+            ("expect", Value::Array(statuses)) => {
+                outbound.expect = statuses.iter().filter_map(Value::as_u64).filter_map(|status| u16::try_from(status).ok()).collect();
+            }
+            ("headers" | "query", _) => return Err(Failure::misuse(format!("http: `{name}` must be a map"))),
+            ("body", _) => return Err(Failure::misuse("http: `body` must be text; use `json` for values")),
+            ("expect", _) => return Err(Failure::misuse("http: `expect` must be a list of statuses")),
+            _ => return Err(Failure::misuse(format!("http has no option `{name}`; it takes headers, query, json, body, expect"))),
+        }
+    }
+    if method != "GET" && method != "HEAD" {
+        outbound.number = Some(call.next_request());
+    }
+    Ok(outbound)
+}

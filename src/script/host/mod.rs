@@ -1,0 +1,415 @@
+//! Runs action scripts: Rhai with a budget of operations and time, and the modules that a pack's capabilities allow.
+//!
+//! A script reaches the engine only through [`Host`]. It runs on a plain thread and may block there; [`ScriptCall::wait`] ends
+//! every wait at the deadline or when the execution is canceled. One file a module, one line in [`MODULES`].
+
+mod chat;
+mod http;
+mod json;
+mod kv;
+mod links;
+mod log;
+mod time;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use rhai::packages::{ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage, MoreStringPackage, Package};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, Position, Scope, Shared};
+use serde_json::{Map, Value};
+
+use crate::clock::Clock;
+use crate::model::action::Script;
+use crate::model::execution::LogLine;
+use crate::model::failure::Failure;
+use crate::model::ids::ExecutionId;
+use crate::model::pack::Pack;
+use crate::model::reason::Reason;
+use crate::script::expr::to_dynamic;
+use crate::tasks::Stop;
+
+/// The most operations that one attempt may take.
+pub const MAX_OPERATIONS: u64 = 50_000_000;
+
+/// The deepest nesting of function calls.
+pub const MAX_CALL_LEVELS: usize = 32;
+
+/// The longest string a script may build.
+pub const MAX_STRING_BYTES: usize = 4 << 20;
+
+/// The longest array or map a script may build.
+pub const MAX_ITEMS: usize = 10_000;
+
+/// The largest result, as JSON.
+pub const MAX_RESULT_BYTES: usize = 1 << 20;
+
+/// The most lines that an execution's log keeps.
+pub const MAX_LOG_LINES: usize = 100;
+
+/// The longest line of an execution's log.
+pub const MAX_LOG_BYTES: usize = 2_000;
+
+/// What scripts need from the engine.
+#[async_trait]
+pub trait Host: Send + Sync {
+    /// The value of a pack's key.
+    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, String>;
+
+    /// Sets or, with `None`, deletes a pack's key; durable on return.
+    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>) -> Result<(), String>;
+
+    /// Puts a message into the outbox; durable on return. The same execution and index is the same message.
+    async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure>;
+}
+
+/// One attempt of one execution, as its modules see it.
+pub struct ScriptCall {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// Its pack.
+    pub pack: Arc<Pack>,
+    /// How many of our own executions led here.
+    pub depth: u32,
+    /// `context` in the script.
+    pub context: Value,
+    /// When the attempt must be over.
+    pub deadline: DateTime<Utc>,
+    /// Given when it must stop.
+    pub stop: Stop,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The engine.
+    pub host: Arc<dyn Host>,
+    /// For requests.
+    pub http: reqwest::Client,
+    /// Where waits are carried out.
+    pub runtime: tokio::runtime::Handle,
+    log: Mutex<Vec<LogLine>>,
+    requests: AtomicU32,
+    messages: AtomicU32,
+}
+
+/// What a script needs to run, besides what the host gives.
+pub struct Surroundings {
+    /// The engine.
+    pub host: Arc<dyn Host>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// For requests.
+    pub http: reqwest::Client,
+    /// Where waits are carried out.
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl ScriptCall {
+    /// A new attempt.
+    #[must_use]
+    pub fn new(
+        surroundings: &Surroundings,
+        execution: ExecutionId,
+        pack: Arc<Pack>,
+        depth: u32,
+        context: Value,
+        deadline: DateTime<Utc>,
+        stop: Stop,
+    ) -> Self {
+        Self {
+            execution,
+            pack,
+            depth,
+            context,
+            deadline,
+            stop,
+            clock: Arc::clone(&surroundings.clock),
+            host: Arc::clone(&surroundings.host),
+            http: surroundings.http.clone(),
+            runtime: surroundings.runtime.clone(),
+            log: Mutex::new(Vec::new()),
+            requests: AtomicU32::new(0),
+            messages: AtomicU32::new(0),
+        }
+    }
+
+    /// Waits for work on the async side, until the deadline at most.
+    fn wait<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Box<EvalAltResult>> {
+        let outcome = self.runtime.block_on(async {
+            tokio::select! {
+                outcome = work => outcome.map_err(Interruption::Fault),
+                () = self.stop.stopped() => Err(Interruption::Stopped),
+                () = self.clock.sleep_until(self.deadline) => Err(Interruption::Late),
+            }
+        });
+        outcome.map_err(|interruption| match interruption {
+            Interruption::Fault(fault) => thrown(fault),
+            // Terminations cannot be caught by the script.
+            Interruption::Stopped => terminated(STOPPED),
+            Interruption::Late => terminated(LATE),
+        })
+    }
+
+    fn log(&self, level: &str, text: &str) {
+        let mut lines = self.log.lock().expect("no panic happens while the lock is held");
+        if lines.len() < MAX_LOG_LINES {
+            let mut text = text.to_string();
+            if text.len() > MAX_LOG_BYTES {
+                let end = (0..=MAX_LOG_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+                text.truncate(end);
+                text.push('…');
+            }
+            lines.push(LogLine { at: self.clock.now(), level: level.into(), text });
+        } else if lines.len() == MAX_LOG_LINES {
+            lines.push(LogLine { at: self.clock.now(), level: "warn".into(), text: format!("more than {MAX_LOG_LINES} lines; the rest is not kept") });
+        }
+    }
+
+    fn next_request(&self) -> u32 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn next_message(&self) -> u32 {
+        self.messages.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+enum Interruption {
+    Fault(Failure),
+    Stopped,
+    Late,
+}
+
+const STOPPED: &str = "stopped";
+const LATE: &str = "late";
+
+fn terminated(token: &'static str) -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorTerminated(token.into(), Position::NONE))
+}
+
+/// A fault as an exception that the script may catch.
+fn thrown(fault: Failure) -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(fault), Position::NONE))
+}
+
+/// A value that a script returned, as JSON.
+fn from_dynamic(value: &Dynamic) -> Result<Value, Failure> {
+    rhai::serde::from_dynamic(value).map_err(|_| Failure::misuse(format!("a value of type {} has no JSON", value.type_name())))
+}
+
+/// How a module comes into a script: its name, its object for one call, its functions.
+struct HostModule {
+    name: &'static str,
+    object: fn(&Arc<ScriptCall>) -> Dynamic,
+    register: fn(&mut Module),
+}
+
+/// Every module, in the order of the authors' guide.
+const MODULES: &[HostModule] = &[http::MODULE, kv::MODULE, log::MODULE, chat::MODULE, links::MODULE, time::MODULE, json::MODULE];
+
+/// The names that scripts see besides their own.
+#[must_use]
+pub fn module_names() -> Vec<&'static str> {
+    MODULES.iter().map(|module| module.name).collect()
+}
+
+static PACKAGES: LazyLock<Vec<Shared<Module>>> = LazyLock::new(|| {
+    let mut functions = Module::new();
+    for module in MODULES {
+        (module.register)(&mut functions);
+    }
+    functions.set_native_fn("to_string", |fault: &mut Failure| Ok(fault.message.clone()));
+    functions.set_native_fn("to_debug", |fault: &mut Failure| Ok(fault.message.clone()));
+    rhai::FuncRegistration::new_getter("message").set_into_module(&mut functions, |fault: &mut Failure| fault.message.clone());
+    rhai::FuncRegistration::new_getter("reason").set_into_module(&mut functions, |fault: &mut Failure| fault.reason.code().to_string());
+    vec![
+        // Chosen one by one: the core package has `sleep`, which no deadline ends.
+        ArithmeticPackage::new().as_shared_module(),
+        LogicPackage::new().as_shared_module(),
+        BasicMathPackage::new().as_shared_module(),
+        BasicStringPackage::new().as_shared_module(),
+        MoreStringPackage::new().as_shared_module(),
+        BasicArrayPackage::new().as_shared_module(),
+        BasicMapPackage::new().as_shared_module(),
+        BasicIteratorPackage::new().as_shared_module(),
+        Shared::new(functions),
+    ]
+});
+
+fn bounded_engine() -> Engine {
+    let mut engine = Engine::new_raw();
+    for package in PACKAGES.iter() {
+        engine.register_global_module(Shared::clone(package));
+    }
+    engine
+        .set_max_operations(MAX_OPERATIONS)
+        .set_max_call_levels(MAX_CALL_LEVELS)
+        .set_max_expr_depths(64, 32)
+        .set_max_string_size(MAX_STRING_BYTES)
+        .set_max_array_size(MAX_ITEMS)
+        .set_max_map_size(MAX_ITEMS)
+        .set_max_modules(0)
+        .disable_symbol("eval")
+        .disable_symbol("import");
+    engine
+}
+
+/// A fault of a script, with its place in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptFault {
+    /// What is wrong.
+    pub message: String,
+    /// Line, from one; zero where unknown.
+    pub line: usize,
+    /// Column, from one.
+    pub column: usize,
+}
+
+/// Compiles a script and sees that it has `fn run(params)`.
+///
+/// # Errors
+/// When it does not compile, or has no such function.
+pub fn compile(script: &Script) -> Result<AST, ScriptFault> {
+    let ast = bounded_engine().compile(&script.text).map_err(|error| ScriptFault {
+        message: error.err_type().to_string(),
+        line: error.position().line().unwrap_or(0),
+        column: error.position().position().unwrap_or(0),
+    })?;
+    if !ast.iter_functions().any(|function| function.name == "run" && function.params.len() == 1) {
+        return Err(ScriptFault { message: "the script needs a function `fn run(params)`".into(), line: 0, column: 0 });
+    }
+    Ok(ast)
+}
+
+/// Compiled scripts, by file; one whose text has changed is compiled again.
+#[derive(Default)]
+pub struct ScriptCache {
+    compiled: Mutex<HashMap<String, (String, Arc<AST>)>>,
+}
+
+impl ScriptCache {
+    fn get(&self, script: &Script) -> Result<Arc<AST>, ScriptFault> {
+        if let Some((text, ast)) = self.compiled.lock().expect("no panic happens while the lock is held").get(&script.file)
+            && *text == script.text
+        {
+            return Ok(Arc::clone(ast));
+        }
+        let ast = Arc::new(compile(script)?);
+        let mut compiled = self.compiled.lock().expect("no panic happens while the lock is held");
+        compiled.insert(script.file.clone(), (script.text.clone(), Arc::clone(&ast)));
+        Ok(ast)
+    }
+}
+
+/// How an attempt ended, with what it logged.
+pub struct ScriptEnd {
+    /// The result, or the fault.
+    pub outcome: Result<Value, Failure>,
+    /// What it logged.
+    pub log: Vec<LogLine>,
+}
+
+/// Runs `run(params)` to its end. Blocks: call it on a plain thread only.
+pub fn run(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>, call: ScriptCall) -> ScriptEnd {
+    let call = Arc::new(call);
+    let outcome = attempt(cache, script, parameters, &call);
+    let log = std::mem::take(&mut *call.log.lock().expect("no panic happens while the lock is held"));
+    ScriptEnd { outcome, log }
+}
+
+/// How often the clock and the stop signal are looked at, in operations.
+const CHECK_EVERY: u64 = 1_024;
+
+fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>, call: &Arc<ScriptCall>) -> Result<Value, Failure> {
+    let ast = cache.get(script).map_err(|fault| Failure {
+        reason: Reason::ScriptBroken,
+        message: format!("{}:{}:{}: {}", script.file, fault.line, fault.column, fault.message),
+        retry: false,
+    })?;
+    let mut engine = bounded_engine();
+    let watched = Arc::clone(call);
+    engine.on_progress(move |operations| {
+        if !operations.is_multiple_of(CHECK_EVERY) {
+            return None;
+        }
+        interrupted(&watched).map(Dynamic::from)
+    });
+    let printed = Arc::clone(call);
+    engine.on_print(move |text| printed.log("info", text));
+    let debugged = Arc::clone(call);
+    engine.on_debug(move |text, _, _| debugged.log("info", text));
+    let seen = Arc::clone(call);
+    let (config, context) = (to_dynamic(&Value::Object(call.pack.config.clone())), to_dynamic(&call.context));
+    #[allow(deprecated, reason = "not deprecated but marked as likely to change; it is the only way to names that every function sees")]
+    engine.on_var(move |name, _, _| {
+        Ok(match name {
+            "config" => Some(config.clone()),
+            "context" => Some(context.clone()),
+            name => MODULES.iter().find(|module| module.name == name).map(|module| (module.object)(&seen)),
+        })
+    });
+    let options = rhai::CallFnOptions::new().eval_ast(false);
+    let given = to_dynamic(&Value::Object(parameters.clone()));
+    let returned = engine.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &ast, "run", (given,));
+    // Some built-in functions swallow a termination, so it is asked for again.
+    if let Some(token) = interrupted(call) {
+        return Err(termination(token, call));
+    }
+    let value = returned.map_err(|error| fault(&error, script, call))?;
+    let value = from_dynamic(&value)?;
+    if value.to_string().len() > MAX_RESULT_BYTES {
+        let message = format!("the result is larger than {MAX_RESULT_BYTES} bytes");
+        return Err(Failure { reason: Reason::OutputTooLarge, message, retry: false });
+    }
+    Ok(value)
+}
+
+fn interrupted(call: &ScriptCall) -> Option<&'static str> {
+    if call.stop.is_stopped() {
+        return Some(STOPPED);
+    }
+    (call.clock.now() >= call.deadline).then_some(LATE)
+}
+
+fn termination(token: &str, call: &ScriptCall) -> Failure {
+    let _ = call;
+    if token == STOPPED {
+        Failure { reason: Reason::Canceled, message: "the script was stopped".into(), retry: false }
+    } else {
+        Failure { reason: Reason::TimedOut, message: "the script ran longer than the action's `timeout`".into(), retry: true }
+    }
+}
+
+/// What went wrong in a script, with the innermost place and its line.
+fn fault(error: &EvalAltResult, script: &Script, call: &ScriptCall) -> Failure {
+    let (mut inner, mut position) = (error, error.position());
+    while let EvalAltResult::ErrorInFunctionCall(_, _, next, _) = inner {
+        inner = next;
+        if !inner.position().is_none() {
+            position = inner.position();
+        }
+    }
+    let (reason, what, retry) = match inner {
+        EvalAltResult::ErrorTerminated(token, _) => return termination(&token.to_string(), call),
+        EvalAltResult::ErrorTooManyOperations(_) => (Reason::BudgetExceeded, format!("more than {MAX_OPERATIONS} operations"), false),
+        EvalAltResult::ErrorStackOverflow(_) => (Reason::BudgetExceeded, format!("functions call each other deeper than {MAX_CALL_LEVELS} levels"), false),
+        EvalAltResult::ErrorDataTooLarge(what, _) => (Reason::BudgetExceeded, format!("too large: {what}"), false),
+        EvalAltResult::ErrorRuntime(value, _) => match value.clone().try_cast::<Failure>() {
+            Some(fault) => (fault.reason, fault.message, fault.retry),
+            None => (Reason::ActionFailed, from_dynamic(value).map_or_else(|_| value.to_string(), |json| crate::template::text::plain(&json)), true),
+        },
+        other => {
+            let text = other.to_string();
+            (Reason::ActionFailed, text.split(" (line ").next().unwrap_or(&text).to_string(), false)
+        }
+    };
+    let mut message = format!("{}: {what}", script.file);
+    if let Some(line) = position.line() {
+        message = format!("{}:{line}:{}: {what}", script.file, position.position().unwrap_or(0));
+        if let Some(source) = script.text.lines().nth(line - 1) {
+            message.push_str(&format!("\n  {line:>4} | {}", source.chars().take(160).collect::<String>()));
+        }
+    }
+    Failure { reason, message, retry }
+}
