@@ -19,3 +19,5 @@ pub mod runners;
 pub mod chat;
 pub mod config;
 pub mod pack;
+pub mod telemetry;
+pub mod engine;

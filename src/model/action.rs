@@ -43,6 +43,9 @@ pub struct Action {
     /// The action's file.
     #[serde(skip)]
     pub place: Place,
+    /// Equal for equal content; set by [`Action::sealed`].
+    #[serde(skip)]
+    pub revision: Revision,
 }
 
 /// The text of a script and the file it stands in.
@@ -55,10 +58,11 @@ pub struct Script {
 }
 
 impl Action {
-    /// The revision: equal for equal content.
+    /// The action with its revision, which covers everything but the places.
     #[must_use]
-    pub fn revision(&self) -> Revision {
-        Revision::of(self)
+    pub fn sealed(mut self) -> Self {
+        self.revision = Revision::of(&self);
+        self
     }
 
     /// The pack it belongs to.

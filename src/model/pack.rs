@@ -21,6 +21,15 @@ pub struct Pack {
     pub secret_config: Vec<String>,
 }
 
+impl Pack {
+    /// The values of the pack's secret settings; none that is too short to be told from ordinary text.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&str> {
+        let values = self.secret_config.iter().filter_map(|name| self.config.get(name)?.as_str());
+        values.filter(|value| value.len() >= crate::model::secret::SHORTEST_MASKED).collect()
+    }
+}
+
 /// What a pack may touch. Everything else is refused at run time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Capabilities {

@@ -47,6 +47,36 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Shorter values are not masked: they would blacken ordinary text.
+pub const SHORTEST_MASKED: usize = 4;
+
+/// Replaces secrets in a text.
+pub fn mask_text(text: &mut String, secrets: &[&str]) {
+    for secret in secrets {
+        if text.contains(secret) {
+            *text = text.replace(secret, "********");
+        }
+    }
+}
+
+/// Replaces secrets in every text of a value, keys included.
+pub fn mask_value(value: &mut serde_json::Value, secrets: &[&str]) {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => mask_text(text, secrets),
+        Value::Array(items) => items.iter_mut().for_each(|item| mask_value(item, secrets)),
+        Value::Object(map) => {
+            let pairs = std::mem::take(map).into_iter().map(|(mut key, mut value)| {
+                mask_text(&mut key, secrets);
+                mask_value(&mut value, secrets);
+                (key, value)
+            });
+            *map = pairs.collect();
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

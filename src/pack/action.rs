@@ -53,9 +53,10 @@ pub(super) fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, fi
     let kind = runner?;
     let reference = format!("{pack}.{}", name?);
     let runner = kind.name.to_string();
-    let action = Action { reference, description, enabled, runner, parameters, timeout, idempotent, retry, script, place };
+    let revision = crate::model::hash::Revision::default();
+    let action = Action { reference, description, enabled, runner, parameters, timeout, idempotent, retry, script, place, revision };
     check(kind, &action, source, faults);
-    Some(action)
+    Some(action.sealed())
 }
 
 /// The file's name is the thing's name; where the file says it as well, both must agree.

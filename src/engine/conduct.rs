@@ -1,0 +1,413 @@
+//! The conductor: one task that owns every execution that has not ended. It takes all that is ready (new ones, outcomes, due
+//! retries, cancels), changes the states, commits them together, and only then performs: starts attempts, stops work, tells.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use tokio::sync::{mpsc, oneshot};
+
+use super::stream::Item;
+use super::{Engine, notices};
+use crate::clock;
+use crate::model::action::{Action, RetryOn};
+use crate::model::execution::{Change, Execution, Status};
+use crate::model::ids::ExecutionId;
+use crate::model::pack::Pack;
+use crate::model::reason::Reason;
+use crate::model::secret;
+use crate::runners::{ActionCall, ActionRunner, Output, RunContext, RunError};
+use crate::store::{Batch, CommitError};
+use crate::tasks::{self, Stop};
+
+/// What the conductor is told.
+pub enum Command {
+    /// Executions that are durable and not started.
+    Requested(Vec<Arc<Execution>>),
+    /// An attempt has ended.
+    Ended {
+        /// Whose.
+        id: ExecutionId,
+        /// How.
+        outcome: Result<Output, RunError>,
+    },
+    /// Someone wants it stopped; answers with the state right after, or nothing if it is not open.
+    Cancel {
+        /// Which.
+        id: ExecutionId,
+        /// Who.
+        by: String,
+        /// The way back.
+        reply: oneshot::Sender<Option<Execution>>,
+    },
+}
+
+/// Commands that are handled in one commit at most.
+const COMMANDS_TOGETHER: usize = 256;
+
+/// How long a runner may take to end after it was told to; then it is given up.
+const RUNNER_GRACE: Duration = Duration::from_secs(5);
+
+/// The pause before a commit that failed is tried again.
+const COMMIT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Attempts that run at once, for runners that need no thread of their own.
+pub const ATTEMPTS_AT_ONCE: usize = 256;
+
+/// The runners of the site and how many attempts each may carry at once.
+pub struct RunnerTable {
+    /// Runner and number of attempts at once, by kind.
+    pub runners: BTreeMap<&'static str, (Arc<dyn ActionRunner>, usize)>,
+}
+
+/// Executions of one pack on one kind of runner. No pack may take all places of a runner, so a slow one leaves room for others.
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<ExecutionId>,
+    running: usize,
+}
+
+/// An execution that has not ended.
+struct Open {
+    execution: Execution,
+    stop: Option<Stop>,
+    lane: (&'static str, String),
+}
+
+struct Conductor {
+    engine: Arc<Engine>,
+    table: RunnerTable,
+    open: HashMap<ExecutionId, Open>,
+    lanes: BTreeMap<(&'static str, String), Lane>,
+    due: BinaryHeap<Reverse<(DateTime<Utc>, ExecutionId)>>,
+    commands: mpsc::Sender<Command>,
+    drain: Stop,
+    stop: Stop,
+}
+
+/// What is to be done once the commit is durable.
+#[derive(Default)]
+struct Effects {
+    batch: Batch,
+    changed: Vec<ExecutionId>,
+    starts: Vec<(ActionCall, RunContext, &'static str)>,
+    stops: Vec<Stop>,
+    replies: Vec<(oneshot::Sender<Option<Execution>>, Option<Execution>)>,
+    closed: usize,
+}
+
+/// Runs until the stop signal; what runs then is stopped, and settled at the next start. After the drain signal nothing is started
+/// any more, and it returns when nothing runs.
+pub async fn run(
+    engine: Arc<Engine>,
+    table: RunnerTable,
+    recovered: Vec<Execution>,
+    mut inbox: mpsc::Receiver<Command>,
+    drain: Stop,
+    stop: Stop,
+) {
+    let commands = engine.commands.clone();
+    let mut conductor =
+        Conductor { engine, table, open: HashMap::new(), lanes: BTreeMap::new(), due: BinaryHeap::new(), commands, drain: drain.clone(), stop: stop.clone() };
+    for execution in recovered {
+        conductor.admit(execution);
+    }
+    let mut ready = Vec::with_capacity(COMMANDS_TOGETHER);
+    loop {
+        let mut effects = Effects::default();
+        conductor.take(std::mem::take(&mut ready), &mut effects);
+        conductor.wake_due();
+        if !drain.is_stopped() {
+            conductor.start_next(&mut effects);
+        }
+        if !conductor.commit_and_perform(effects).await || conductor.is_drained() {
+            return;
+        }
+        let next_due = conductor.due.peek().map(|Reverse((at, _))| *at);
+        if !drain.is_stopped() && next_due.is_some_and(|at| at <= conductor.engine.clock.now()) {
+            continue;
+        }
+        tokio::select! {
+            biased;
+            () = stop.stopped() => return,
+            () = drain.stopped(), if !drain.is_stopped() => {}
+            count = inbox.recv_many(&mut ready, COMMANDS_TOGETHER) => if count == 0 { return },
+            () = until(&conductor.engine, next_due), if !drain.is_stopped() => {}
+        }
+    }
+}
+
+async fn until(engine: &Engine, at: Option<DateTime<Utc>>) {
+    match at {
+        Some(at) => engine.clock.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Conductor {
+    fn is_drained(&self) -> bool {
+        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running == 0)
+    }
+
+    /// Takes an execution into the books: it waits for its turn or for its time.
+    fn admit(&mut self, execution: Execution) {
+        let id = execution.id;
+        let catalog = self.engine.catalog.get();
+        // A kind that has gone with its action fails when its turn comes; any lane will do.
+        let runner = catalog.actions.get(&execution.request.action).and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
+        let lane = (runner.map_or("", |(name, _)| *name), execution.request.action.split('.').next().unwrap_or_default().to_string());
+        match execution.state.next_attempt_at {
+            Some(at) if execution.state.status == Status::Delayed => self.due.push(Reverse((at, id))),
+            _ => self.lanes.entry(lane.clone()).or_default().waiting.push_back(id),
+        }
+        self.open.insert(id, Open { execution, stop: None, lane });
+    }
+
+    fn take(&mut self, commands: Vec<Command>, effects: &mut Effects) {
+        for command in commands {
+            match command {
+                Command::Requested(executions) => {
+                    for execution in executions {
+                        self.admit(Arc::unwrap_or_clone(execution));
+                    }
+                }
+                Command::Ended { id, outcome } => self.end(id, outcome, effects),
+                Command::Cancel { id, by, reply } => {
+                    let answer = self.cancel(id, by, effects);
+                    effects.replies.push((reply, answer));
+                }
+            }
+        }
+    }
+
+    fn cancel(&mut self, id: ExecutionId, by: String, effects: &mut Effects) -> Option<Execution> {
+        let at = self.engine.clock.now();
+        let open = self.open.get_mut(&id)?;
+        if open.execution.state.status == Status::Canceling {
+            return Some(open.execution.clone());
+        }
+        open.execution.change(Change::Cancel { at, by }).ok()?;
+        effects.stops.extend(open.stop.clone());
+        let after = open.execution.clone();
+        self.record(id, effects);
+        Some(after)
+    }
+
+    /// An attempt has ended: decide what follows.
+    fn end(&mut self, id: ExecutionId, outcome: Result<Output, RunError>, effects: &mut Effects) {
+        let now = self.engine.clock.now();
+        let catalog = self.engine.catalog.get();
+        let Some(open) = self.open.get_mut(&id) else { return };
+        open.stop = None;
+        if let Some(lane) = self.lanes.get_mut(&open.lane) {
+            lane.running -= 1;
+        }
+        let canceling = open.execution.state.status == Status::Canceling;
+        let action = catalog.actions.get(&open.execution.request.action);
+        let change = match outcome {
+            Ok(Output { result, log }) => Change::Succeed { at: now, result, log },
+            Err(error) if canceling => Change::Stopped { at: now, log: error.log },
+            Err(error) => match next_attempt(&open.execution, action.map(AsRef::as_ref), &error) {
+                Some(pause) => {
+                    let until = now + chrono::Duration::from_std(pause).unwrap_or_default();
+                    self.due.push(Reverse((until, id)));
+                    Change::Delay { until, error: error.message, log: error.log }
+                }
+                None => Change::Fail { at: now, reason: error.reason, error: error.message, log: error.log },
+            },
+        };
+        open.execution.change(change).expect("a running execution can end, be delayed or be canceled");
+        self.record(id, effects);
+    }
+
+    /// Puts the execution's state into the commit; what has ended leaves the books.
+    fn record(&mut self, id: ExecutionId, effects: &mut Effects) {
+        let Some(open) = self.open.get(&id) else { return };
+        effects.batch.states.push((id, open.execution.state.clone()));
+        effects.changed.push(id);
+        if open.execution.state.status.is_final() {
+            effects.closed += 1;
+            let message = notices::of(&self.engine.catalog.get(), &open.execution, self.engine.clock.now());
+            effects.batch.messages.extend(message);
+            self.engine.metrics.executions.with_label_values(&[open.execution.state.status.name()]).inc();
+        }
+    }
+
+    /// Puts those whose pause is over back into their lanes.
+    fn wake_due(&mut self) {
+        let now = self.engine.clock.now();
+        while let Some(Reverse((at, id))) = self.due.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.due.pop();
+            if let Some(open) = self.open.get(&id).filter(|open| open.execution.state.status == Status::Delayed) {
+                self.lanes.entry(open.lane.clone()).or_default().waiting.push_back(id);
+            }
+        }
+    }
+
+    /// Starts what has a place, one of each lane in turn.
+    fn start_next(&mut self, effects: &mut Effects) {
+        let mut running: BTreeMap<&'static str, usize> = BTreeMap::new();
+        for ((runner, _), lane) in &self.lanes {
+            *running.entry(runner).or_default() += lane.running;
+        }
+        let lanes: Vec<(&'static str, String)> = self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
+        let mut started = true;
+        while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
+            for key in &lanes {
+                let places = self.table.runners.get(key.0).map_or(usize::MAX, |(_, places)| *places);
+                let lane = self.lanes.get_mut(key).expect("lanes are removed only below");
+                let all = running.entry(key.0).or_default();
+                // A quarter of the places is kept for other packs.
+                if *all >= places || lane.running >= places - places / 4 {
+                    continue;
+                }
+                let Some(id) = lane.waiting.pop_front() else { continue };
+                started = true;
+                if self.start(id, effects) {
+                    *all += 1;
+                    self.lanes.get_mut(key).expect("lanes are removed only below").running += 1;
+                }
+            }
+        }
+        self.lanes.retain(|_, lane| lane.running > 0 || !lane.waiting.is_empty());
+    }
+
+    /// Marks one as running, or as failed if it cannot; answers whether it runs.
+    fn start(&mut self, id: ExecutionId, effects: &mut Effects) -> bool {
+        let now = self.engine.clock.now();
+        let catalog = self.engine.catalog.get();
+        let Some(open) = self.open.get_mut(&id).filter(|open| matches!(open.execution.state.status, Status::Requested | Status::Delayed)) else {
+            return false; // canceled while it waited
+        };
+        let action = catalog.actions.get(&open.execution.request.action).filter(|action| action.enabled);
+        let pack = action.and_then(|action| catalog.packs.get(action.pack()));
+        let runner = action.and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
+        let (Some(action), Some(pack), Some((kind, _))) = (action, pack, runner) else {
+            let error = format!("{}, or it is not enabled", catalog.no_action(&open.execution.request.action));
+            let change = Change::Fail { at: now, reason: Reason::UnknownAction, error, log: Vec::new() };
+            open.execution.change(change).expect("an execution that waits can fail");
+            self.record(id, effects);
+            return false;
+        };
+        open.execution.change(Change::Start { at: now, action_revision: action.revision.clone() }).expect("an execution that waits can start");
+        let stop = self.stop.child();
+        open.stop = Some(stop.clone());
+        let deadline = now + chrono::Duration::from_std(action.timeout).unwrap_or(chrono::Duration::days(1));
+        let call = ActionCall { execution: Arc::new(open.execution.clone()), action: Arc::clone(action), pack: Arc::clone(pack) };
+        effects.starts.push((call, RunContext { deadline, stop }, kind));
+        self.record(id, effects);
+        true
+    }
+
+    /// Commits, trying again until it is durable; then performs. Answers whether to go on.
+    async fn commit_and_perform(&mut self, effects: Effects) -> bool {
+        let Effects { batch, mut changed, starts, stops, replies, closed } = effects;
+        let messages = batch.messages.clone();
+        if !batch.is_empty() {
+            let Some(sequence) = self.commit(batch).await else { return false };
+            let mut seen = HashSet::new();
+            changed.retain(|id| seen.insert(*id)); // one may change twice in a round
+            let items = changed.iter().filter_map(|id| self.open.get(id)).map(|open| Item::Execution(Arc::new(open.execution.clone())));
+            self.engine.stream.publish(sequence, items.collect());
+        }
+        for id in changed {
+            if self.open.get(&id).is_some_and(|open| open.execution.state.status.is_final()) {
+                self.open.remove(&id);
+            }
+        }
+        self.engine.load.closed(closed);
+        self.engine.metrics.open_executions.sub(i64::try_from(closed).unwrap_or(0));
+        for stop in stops {
+            stop.stop();
+        }
+        for (call, cx, kind) in starts {
+            self.perform(call, cx, kind);
+        }
+        for (reply, answer) in replies {
+            let _ = reply.send(answer); // whoever asked has gone
+        }
+        self.engine.outbox.wake(messages);
+        true
+    }
+
+    async fn commit(&self, batch: Batch) -> Option<u64> {
+        loop {
+            match self.engine.store.commit(batch.clone()).await {
+                Ok(committed) => return Some(committed.sequence),
+                Err(CommitError::Conflict { what }) => {
+                    // Only this task changes open executions; another process has the store.
+                    tracing::error!("{what} was changed by another process; this one stops conducting");
+                    return None;
+                }
+                Err(CommitError::Store(error)) => {
+                    tracing::error!("states of executions cannot be committed, trying again: {error}");
+                    tokio::select! {
+                        () = self.stop.stopped() => return None,
+                        () = clock::sleep(&*self.engine.clock, COMMIT_PAUSE) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn perform(&self, call: ActionCall, cx: RunContext, kind: &'static str) {
+        let Some((runner, _)) = self.table.runners.get(kind) else { return };
+        let (runner, commands, clock) = (Arc::clone(runner), self.commands.clone(), Arc::clone(&self.engine.clock));
+        let stopping = self.stop.clone();
+        tasks::spawn_bounded(async move {
+            let (id, pack) = (call.execution.id, Arc::clone(&call.pack));
+            let give_up = cx.deadline + chrono::Duration::from_std(RUNNER_GRACE).unwrap_or_default();
+            let attempt = AssertUnwindSafe(runner.run(call, cx)).catch_unwind();
+            let mut outcome = tokio::select! {
+                outcome = attempt => outcome.unwrap_or_else(|_| Err(lost(Reason::RunnerPanicked, "the runner crashed; see the log"))),
+                () = clock.sleep_until(give_up) => Err(lost(Reason::TimedOut, "the action ran longer than its `timeout` and did not stop when told to")),
+            };
+            mask(&mut outcome, &pack);
+            // When the process stops, the work was cut short by us: the next start decides, as after a crash.
+            if stopping.is_stopped() && outcome.as_ref().is_err_and(|error| error.reason == Reason::Canceled) {
+                return;
+            }
+            let _ = commands.send(Command::Ended { id, outcome }).await; // the conductor has gone: the next start decides
+        });
+    }
+}
+
+/// Replaces the pack's secrets wherever the outcome shows them.
+fn mask(outcome: &mut Result<Output, RunError>, pack: &Pack) {
+    let secrets = pack.secrets();
+    if secrets.is_empty() {
+        return;
+    }
+    let log = match outcome {
+        Ok(output) => {
+            secret::mask_value(&mut output.result, &secrets);
+            &mut output.log
+        }
+        Err(error) => {
+            secret::mask_text(&mut error.message, &secrets);
+            &mut error.log
+        }
+    };
+    for line in log {
+        secret::mask_text(&mut line.text, &secrets);
+    }
+}
+
+fn lost(reason: Reason, message: &str) -> RunError {
+    RunError { reason, message: message.into(), retry: true, log: Vec::new() }
+}
+
+/// The pause before the next attempt, if the action's `retry` and the runner both want one.
+fn next_attempt(execution: &Execution, action: Option<&Action>, error: &RunError) -> Option<Duration> {
+    let retry = action?.retry.as_ref()?;
+    let outcome = if error.reason == Reason::TimedOut { RetryOn::TimedOut } else { RetryOn::Failed };
+    let wanted = error.retry && retry.on.contains(&outcome) && execution.state.attempt <= retry.count;
+    wanted.then(|| retry.pause_after(execution.state.attempt))
+}

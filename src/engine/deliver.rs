@@ -1,0 +1,184 @@
+//! Carries messages from the outbox to chat, in order per adapter. An adapter that is down delays nobody else.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Engine;
+use super::stream::Item;
+use crate::chat::{ChatAdapter, SendError};
+use crate::clock;
+use crate::model::ids::MessageId;
+use crate::model::message::{Delivery, Message};
+use crate::model::reason::Reason;
+use crate::store::Batch;
+use crate::tasks::Stop;
+
+/// Messages of one adapter that are held in memory; more stay in the store until there is room.
+const HELD_MESSAGES: usize = 1_000;
+
+/// Deliveries recorded in one commit at most.
+const TOGETHER: usize = 128;
+
+/// The longest pause between two attempts at one message.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A message that could not be delivered for this long is given up, and that is recorded.
+const EXPIRY: chrono::Duration = chrono::Duration::hours(24);
+
+/// The way of committed messages to their adapters.
+pub struct Outbox {
+    adapters: BTreeMap<String, Lane>,
+}
+
+struct Lane {
+    sender: mpsc::Sender<Message>,
+    overflow: Arc<AtomicBool>,
+}
+
+/// The end of one adapter.
+pub struct Postman {
+    name: String,
+    adapter: Arc<dyn ChatAdapter>,
+    inbox: mpsc::Receiver<Message>,
+    overflow: Arc<AtomicBool>,
+}
+
+impl Outbox {
+    /// Makes the outbox for the site's adapters, and a postman for each.
+    #[must_use]
+    pub fn new(adapters: BTreeMap<String, Arc<dyn ChatAdapter>>) -> (Self, Vec<Postman>) {
+        let (mut lanes, mut postmen) = (BTreeMap::new(), Vec::new());
+        for (name, adapter) in adapters {
+            let (sender, inbox) = mpsc::channel(HELD_MESSAGES);
+            // Set at first, so that what waits in the store is read at the start.
+            let overflow = Arc::new(AtomicBool::new(true));
+            lanes.insert(name.clone(), Lane { sender, overflow: Arc::clone(&overflow) });
+            postmen.push(Postman { name, adapter, inbox, overflow });
+        }
+        (Self { adapters: lanes }, postmen)
+    }
+
+    /// Tells the postmen of messages that are durable. Never waits: what does not fit is read from the store later.
+    pub fn wake(&self, messages: Vec<Message>) {
+        for message in messages {
+            let Some(lane) = self.adapters.get(&message.destination.adapter) else {
+                tracing::error!(message = %message.id, adapter = message.destination.adapter, "a message waits for an adapter that the site does not have");
+                continue;
+            };
+            if lane.sender.try_send(message).is_err() {
+                lane.overflow.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// Delivers until the stop signal.
+pub async fn run(engine: Arc<Engine>, mut postman: Postman, stop: Stop) {
+    let mut ready: Vec<Message> = Vec::new();
+    // What was read from the store may also stand in the channel, or come there a moment later.
+    let mut recent = Recent::default();
+    loop {
+        if postman.inbox.is_empty() && postman.overflow.swap(false, Ordering::AcqRel) {
+            match engine.store.waiting_messages().await {
+                Ok(waiting) => ready.extend(waiting.into_iter().filter(|message| message.destination.adapter == postman.name)),
+                Err(error) => {
+                    tracing::error!("the outbox cannot be read, trying again: {error}");
+                    postman.overflow.store(true, Ordering::Release);
+                    tokio::select! { () = stop.stopped() => return, () = clock::sleep(&*engine.clock, Duration::from_secs(1)) => {} }
+                    continue;
+                }
+            }
+        }
+        if ready.is_empty() {
+            tokio::select! {
+                () = stop.stopped() => return,
+                count = postman.inbox.recv_many(&mut ready, TOGETHER) => if count == 0 { return },
+            }
+        }
+        let batch: Vec<Message> = ready.drain(..ready.len().min(TOGETHER)).filter(|message| recent.insert(message.id)).collect();
+        let mut done = Vec::with_capacity(batch.len());
+        for message in batch {
+            let Some(message) = deliver(&engine, &postman, message, &stop).await else { break };
+            done.push(message);
+        }
+        if !record(&engine, done, &stop).await || stop.is_stopped() {
+            return;
+        }
+    }
+}
+
+/// The messages handled last.
+#[derive(Default)]
+struct Recent {
+    order: VecDeque<MessageId>,
+    known: HashSet<MessageId>,
+}
+
+impl Recent {
+    /// Whether it was not handled lately; it is from now on.
+    fn insert(&mut self, id: MessageId) -> bool {
+        if !self.known.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > HELD_MESSAGES * 4 {
+            let oldest = self.order.pop_front();
+            oldest.map(|oldest| self.known.remove(&oldest));
+        }
+        true
+    }
+}
+
+/// Delivers one message, trying again as long as that makes sense; `None` when the engine stops before.
+async fn deliver(engine: &Engine, postman: &Postman, mut message: Message, stop: &Stop) -> Option<Message> {
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let outcome = tokio::select! {
+            outcome = postman.adapter.send(&message.destination, &message, message.id) => outcome,
+            () = stop.stopped() => return None,
+        };
+        let now = engine.clock.now();
+        message.delivery = match outcome {
+            Ok(receipt) => Delivery::Sent { at: now, receipt: receipt.0 },
+            Err(SendError { detail, retry: true, .. }) if now - message.created_at < EXPIRY => {
+                tracing::warn!(message = %message.id, adapter = postman.name, "not delivered yet: {detail}");
+                tokio::select! { () = clock::sleep(&*engine.clock, pause) => {}, () = stop.stopped() => return None }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+            Err(SendError { reason, detail, retry }) => {
+                let reason = if retry { Reason::ChatUnavailable } else { reason };
+                tracing::error!(message = %message.id, adapter = postman.name, "given up: {detail}");
+                Delivery::Failed { at: now, reason, detail }
+            }
+        };
+        return Some(message);
+    }
+}
+
+/// Records deliveries, trying again until they are durable. Answers whether to go on.
+async fn record(engine: &Engine, messages: Vec<Message>, stop: &Stop) -> bool {
+    if messages.is_empty() {
+        return true;
+    }
+    loop {
+        match engine.store.commit(Batch { deliveries: messages.clone(), ..Batch::default() }).await {
+            Ok(committed) => {
+                for message in &messages {
+                    let outcome = if matches!(message.delivery, Delivery::Sent { .. }) { "sent" } else { "failed" };
+                    engine.metrics.messages.with_label_values(&[outcome]).inc();
+                }
+                engine.stream.publish(committed.sequence, messages.into_iter().map(|message| Item::Message(Arc::new(message))).collect());
+                return true;
+            }
+            Err(error) => {
+                tracing::error!("deliveries cannot be recorded, trying again: {error}");
+                tokio::select! { () = stop.stopped() => return false, () = clock::sleep(&*engine.clock, Duration::from_secs(1)) => {} }
+            }
+        }
+    }
+}

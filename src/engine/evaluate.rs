@@ -1,0 +1,283 @@
+//! The evaluator: one task, in the order of arrival. Dedup, judge, commit event and decisions together, answer, hand over.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use chrono::Duration;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use super::catalog::Catalog;
+use super::stream::Item;
+use super::{Engine, notices};
+use crate::journal::AcceptError;
+use crate::journal::inline::Delivery;
+use crate::model::action::bind;
+use crate::model::event::{Accepted, Event, MAX_DEPTH, NewEvent, SetAside, StoredEvent};
+use crate::model::execution::{Change, Execution, Request};
+use crate::model::ids::ExecutionId;
+use crate::model::json::RawJson;
+use crate::model::principal::Principal;
+use crate::model::reason::Reason;
+use crate::rule::judge::{Match, judge};
+use crate::store::{Batch, CommitError, Sighting};
+use crate::tasks::Stop;
+
+/// Deliveries that are evaluated and committed together at most.
+const DELIVERIES_TOGETHER: usize = 256;
+
+/// An event counts as having happened at most this long after it was received, whatever its sender says.
+const FUTURE: Duration = Duration::minutes(1);
+
+/// Runs until the journal's senders are gone or the stop signal is given.
+pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, stop: Stop) {
+    let mut ready = Vec::with_capacity(DELIVERIES_TOGETHER);
+    loop {
+        let count = tokio::select! {
+            count = deliveries.recv_many(&mut ready, DELIVERIES_TOGETHER) => count,
+            () = stop.stopped() => return,
+        };
+        if count == 0 {
+            return;
+        }
+        evaluate(&engine, std::mem::take(&mut ready)).await;
+    }
+}
+
+/// What one delivery became.
+struct Evaluated {
+    delivery: Delivery,
+    outcome: Result<Vec<Accepted>, AcceptError>,
+}
+
+async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>) {
+    let catalog = engine.catalog.get();
+    let known = match sightings(engine, &deliveries).await {
+        Ok(known) => known,
+        Err(error) => return refuse(deliveries, &AcceptError::Unavailable(error.to_string())),
+    };
+    let mut work = Work { engine, catalog: &catalog, known, batch: Batch::default(), requested: Vec::new() };
+    let evaluated: Vec<Evaluated> = deliveries
+        .into_iter()
+        .map(|mut delivery| {
+            let outcome = work.take(std::mem::take(&mut delivery.events));
+            Evaluated { delivery, outcome }
+        })
+        .collect();
+    let Work { batch, requested, .. } = work;
+    let (events, messages) = (batch.events.clone(), batch.messages.clone());
+    let started = engine.clock.now();
+    let committed = if batch.is_empty() { Ok(None) } else { engine.store.commit(batch).await.map(Some) };
+    let sequence = match committed {
+        Ok(committed) => committed.map_or(0, |committed| committed.sequence),
+        Err(error) => {
+            let error = match error {
+                CommitError::Store(error) => AcceptError::Unavailable(error.to_string()),
+                // Another node was faster; the sender's next try will find its answer.
+                CommitError::Conflict { what } => AcceptError::Unavailable(format!("{what} was taken by another process; try again")),
+            };
+            return refuse(evaluated.into_iter().map(|one| one.delivery).collect(), &error);
+        }
+    };
+    let took = (engine.clock.now() - started).to_std().unwrap_or_default();
+    engine.metrics.commit_seconds.observe(took.as_secs_f64());
+    count(engine, &events, &evaluated);
+    for Evaluated { delivery, outcome } in evaluated {
+        let _ = delivery.reply.send(outcome); // the sender has gone; its event stays
+    }
+    let mut items: Vec<Item> = events.into_iter().map(Item::Event).collect();
+    items.extend(requested.iter().cloned().map(Item::Execution));
+    engine.stream.publish(sequence, items);
+    let open: Vec<_> = requested.into_iter().filter(|execution| !execution.state.status.is_final()).collect();
+    if !open.is_empty() {
+        engine.hand_over(open).await;
+    }
+    engine.outbox.wake(messages);
+}
+
+fn refuse(deliveries: Vec<Delivery>, error: &AcceptError) {
+    for delivery in deliveries {
+        let _ = delivery.reply.send(Err(error.clone())); // the sender has gone: nobody to tell
+    }
+}
+
+fn count(engine: &Engine, events: &[Arc<StoredEvent>], evaluated: &[Evaluated]) {
+    let accepted = evaluated.iter().filter_map(|one| one.outcome.as_ref().ok()).flatten();
+    let duplicates = accepted.filter(|accepted| accepted.duplicate).count();
+    let rejected = events.iter().filter(|event| event.set_aside.is_some()).count();
+    engine.metrics.events.with_label_values(&["accepted"]).inc_by((events.len() - rejected) as u64);
+    engine.metrics.events.with_label_values(&["duplicate"]).inc_by(duplicates as u64);
+    engine.metrics.events.with_label_values(&["rejected"]).inc_by(rejected as u64);
+    for verdict in events.iter().flat_map(|event| &event.verdicts) {
+        engine.metrics.verdicts.with_label_values(&[verdict.reason.code()]).inc();
+    }
+}
+
+/// What the store remembers of the senders' keys in these deliveries.
+async fn sightings(engine: &Engine, deliveries: &[Delivery]) -> Result<HashMap<String, Sighting>, crate::store::StoreError> {
+    let dedups = deliveries.iter().flat_map(|delivery| &delivery.events).filter_map(|event| event.dedup.as_ref());
+    let keys: Vec<_> = dedups.map(|dedup| (dedup.key.clone(), dedup.memory)).collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found = engine.store.sightings(&keys, engine.clock.now()).await?;
+    Ok(found.into_iter().flatten().map(|sighting| (sighting.key.clone(), sighting)).collect())
+}
+
+/// One commit in the making.
+struct Work<'e> {
+    engine: &'e Engine,
+    catalog: &'e Catalog,
+    /// Senders' keys, as the store has them and as this commit changes them.
+    known: HashMap<String, Sighting>,
+    batch: Batch,
+    requested: Vec<Arc<Execution>>,
+}
+
+impl Work<'_> {
+    /// Takes the events of one delivery: all or none.
+    fn take(&mut self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, AcceptError> {
+        for dedup in events.iter().filter_map(|event| event.dedup.as_ref()) {
+            let differs = |known: &Sighting| known.body.is_some() && dedup.body.is_some() && known.body != dedup.body;
+            if self.known.get(&dedup.key).is_some_and(differs) {
+                let key = dedup.key.split_once(':').map_or(dedup.key.as_str(), |(_, key)| key);
+                return Err(AcceptError::BodyDiffers { key: key.to_string() });
+            }
+        }
+        Ok(events.into_iter().map(|event| self.take_one(event)).collect())
+    }
+
+    fn take_one(&mut self, mut new: NewEvent) -> Accepted {
+        let now = self.engine.clock.now();
+        let Some(dedup) = new.dedup.take() else { return self.accept(new, None) };
+        let Some(mut sighting) = self.known.get(&dedup.key).cloned() else {
+            let accepted = self.accept(new, Some(dedup.key.clone()));
+            let sighting = Sighting { key: dedup.key.clone(), event: accepted.id, seen_at: now, repeats: 0, body: dedup.body, first: true };
+            self.remember(sighting);
+            return accepted;
+        };
+        // The memory slides: what keeps coming is kept in mind.
+        sighting.seen_at = now;
+        sighting.first = false;
+        let accepted = if dedup.repeats {
+            sighting.repeats += 1;
+            new.payload = with_repeat(&new.payload, sighting.repeats);
+            self.accept(new, Some(format!("{}#{}", dedup.key, sighting.repeats)))
+        } else {
+            Accepted { id: sighting.event, trigger: new.trigger, duplicate: true, rejected: None }
+        };
+        self.remember(sighting);
+        accepted
+    }
+
+    fn remember(&mut self, sighting: Sighting) {
+        if let Some(earlier) = self.batch.sightings.iter_mut().find(|earlier| earlier.key == sighting.key) {
+            *earlier = Sighting { first: earlier.first, ..sighting.clone() };
+        } else {
+            self.batch.sightings.push(sighting.clone());
+        }
+        self.known.insert(sighting.key.clone(), sighting);
+    }
+
+    fn accept(&mut self, new: NewEvent, dedup_key: Option<String>) -> Accepted {
+        let now = self.engine.clock.now();
+        let event = Event {
+            id: self.engine.ids.event(now),
+            trigger: new.trigger,
+            key: new.key,
+            dedup_key,
+            occurred_at: new.occurred_at.unwrap_or(now).min(now + FUTURE),
+            received_at: now,
+            source: new.source,
+            depth: new.cause.as_ref().map_or(0, |cause| cause.depth.saturating_add(1)),
+            cause: new.cause,
+            payload: new.payload,
+        };
+        let accepted = Accepted { id: event.id, trigger: event.trigger.clone(), duplicate: false, rejected: new.rejected.clone() };
+        let stored = match new.rejected {
+            Some(detail) => aside(event, Reason::Rejected, detail),
+            None if event.depth > MAX_DEPTH => {
+                let detail = format!("caused by execution {} at depth {}", event.cause.as_ref().map_or_else(String::new, |cause| cause.execution.to_string()), event.depth);
+                tracing::warn!(event = %event.id, trigger = event.trigger, "dropped as a loop: {detail}");
+                aside(event, Reason::Loop, detail)
+            }
+            None => self.judge(event),
+        };
+        self.batch.events.push(Arc::new(stored));
+        accepted
+    }
+
+    fn judge(&mut self, event: Event) -> StoredEvent {
+        let attempt = || catch_unwind(AssertUnwindSafe(|| judge(&self.catalog.rules, &event))).unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into()));
+        // Twice, because the second time tells a passing fault from one of the event.
+        let judgement = match attempt().or_else(|_| attempt()) {
+            Ok(judgement) => judgement,
+            Err(detail) => {
+                tracing::warn!(event = %event.id, trigger = event.trigger, "set aside: {detail}");
+                return aside(event, Reason::EvaluationFailed, detail);
+            }
+        };
+        let mut verdicts = Vec::with_capacity(judgement.matches.len() + judgement.near_misses.len());
+        for matched in judgement.matches {
+            let execution = self.request(&event, &matched);
+            let mut verdict = matched.verdict;
+            verdict.execution = Some(execution);
+            verdicts.push(verdict);
+        }
+        verdicts.extend(judgement.near_misses);
+        StoredEvent { event, ruleset: self.catalog.ruleset, verdicts, more_near_misses: judgement.more_near_misses, set_aside: None }
+    }
+
+    fn request(&mut self, event: &Event, matched: &Match) -> ExecutionId {
+        let rule = &matched.rule.rule;
+        let id = ExecutionId::of_rule(event.id, &rule.reference, 0);
+        let action = self.catalog.actions.get(&rule.action);
+        let (parameters, fault) = match (action, &matched.parameters) {
+            (None, _) => (Map::new(), Some((Reason::UnknownAction, self.catalog.no_action(&rule.action)))),
+            (Some(action), _) if !action.enabled => (Map::new(), Some((Reason::UnknownAction, format!("action `{}` is not enabled", rule.action)))),
+            (Some(_), Err(fault)) => (Map::new(), Some((Reason::ParametersFailed, fault.clone()))),
+            (Some(action), Ok(given)) => match bind(&action.parameters, given) {
+                Ok(parameters) => (parameters, None),
+                Err(faults) => (given.clone(), Some((Reason::ParametersFailed, format!("{}: {}", rule.place, faults.join("; "))))),
+            },
+        };
+        let request = Request {
+            action: rule.action.clone(),
+            parameters,
+            requested_by: Principal::Rule(rule.reference.clone()),
+            requested_at: event.received_at,
+            event: Some(event.id),
+            key: event.key.clone(),
+            depth: event.depth,
+            notify: rule.notify.clone(),
+            idempotent: action.is_some_and(|action| action.idempotent),
+        };
+        let mut execution = Execution::requested(id, request, Reason::Matched);
+        if let Some((reason, error)) = fault {
+            let change = Change::Fail { at: event.received_at, reason, error, log: Vec::new() };
+            execution.change(change).expect("a requested execution can fail");
+            self.engine.metrics.executions.with_label_values(&[execution.state.status.name()]).inc();
+            self.batch.messages.extend(notices::of(self.catalog, &execution, event.received_at));
+        }
+        let execution = Arc::new(execution);
+        self.batch.requested.push(Arc::clone(&execution));
+        self.requested.push(execution);
+        id
+    }
+}
+
+fn aside(event: Event, reason: Reason, detail: String) -> StoredEvent {
+    StoredEvent { event, ruleset: 0, verdicts: Vec::new(), more_near_misses: 0, set_aside: Some(SetAside { reason, detail }) }
+}
+
+/// The payload of a repeat: an object with `repeat` in it.
+fn with_repeat(payload: &RawJson, repeat: u32) -> RawJson {
+    match payload.value() {
+        Ok(Value::Object(mut map)) => {
+            map.insert("repeat".into(), Value::from(repeat));
+            RawJson::of(&Value::Object(map))
+        }
+        _ => payload.clone(),
+    }
+}

@@ -1,0 +1,72 @@
+//! What scripts reach of the engine.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::Engine;
+use crate::model::failure::Failure;
+use crate::model::ids::{ExecutionId, MessageId};
+use crate::model::message::{Delivery, Message, bounded};
+use crate::model::reason::Reason;
+use crate::script::host::Host;
+use crate::store::{Batch, CommitError, KeyChange};
+
+/// Runners are made before the engine that they serve, so the engine is put in afterwards.
+#[derive(Default)]
+pub struct EngineHost {
+    engine: OnceLock<Weak<Engine>>,
+}
+
+impl EngineHost {
+    /// Puts the engine in; once.
+    pub fn set(&self, engine: &Arc<Engine>) {
+        let _ = self.engine.set(Arc::downgrade(engine)); // a second engine would be a mistake in the composition root
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, String> {
+        self.engine.get().and_then(Weak::upgrade).ok_or_else(|| "the engine is stopping".to_string())
+    }
+}
+
+#[async_trait]
+impl Host for EngineHost {
+    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, String> {
+        self.engine()?.store.key(pack, name).await.map_err(|error| error.to_string())
+    }
+
+    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>) -> Result<(), String> {
+        let change = KeyChange { pack: pack.into(), name: name.into(), value };
+        let batch = Batch { keys: vec![change], ..Batch::default() };
+        self.engine()?.store.commit(batch).await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure> {
+        let engine = self.engine().map_err(Failure::engine)?;
+        let catalog = engine.catalog.get();
+        let Some(destination) = catalog.channels.get(channel) else {
+            let known: Vec<&str> = catalog.channels.keys().map(String::as_str).collect();
+            let message = format!("the site has no channel `{channel}`; it has {}", known.join(", "));
+            return Err(Failure { reason: Reason::UnknownChannel, message, retry: false });
+        };
+        let message = Message {
+            id: MessageId::of_execution(execution, "script", index),
+            channel: channel.to_string(),
+            destination: destination.clone(),
+            text: bounded(text),
+            created_at: engine.clock.now(),
+            execution: Some(execution),
+            delivery: Delivery::Waiting,
+        };
+        match engine.store.commit(Batch { messages: vec![message.clone()], ..Batch::default() }).await {
+            Ok(_) => {
+                engine.outbox.wake(vec![message]);
+                Ok(())
+            }
+            // An earlier attempt of this execution has sent it.
+            Err(CommitError::Conflict { .. }) => Ok(()),
+            Err(CommitError::Store(error)) => Err(Failure::engine(error.to_string())),
+        }
+    }
+}

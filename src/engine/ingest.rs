@@ -1,0 +1,163 @@
+//! The door: who may post to a webhook, and what its body means. What passes goes to the journal.
+
+use std::net::SocketAddr;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+
+use super::Engine;
+use crate::journal::{AcceptError, Journal};
+use crate::model::event::{Accepted, Cause, NewEvent};
+use crate::model::secret::constant_time_eq;
+use crate::model::sensor::{SensorDefinition, SensorKind, WebhookAuth};
+use crate::outbound::CAUSE_HEADER;
+use crate::sensors::webhooks::{self, Hook, Rejected};
+
+/// What a webhook answers.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its events, in the order of the body.
+    pub events: Vec<Accepted>,
+    /// What the sender left out.
+    pub truncated: u64,
+}
+
+/// Why a webhook took nothing.
+#[derive(Debug)]
+pub enum Refused {
+    /// There is no such webhook.
+    Unknown(String),
+    /// The sender did not prove who it is; says what is expected.
+    Unauthorized(String),
+    /// The body is wrong.
+    Rejected(Rejected),
+    /// It cannot be taken now.
+    Accept(AcceptError),
+}
+
+/// Takes the body of a webhook.
+///
+/// # Errors
+/// When nothing of it was taken.
+pub async fn webhook(
+    engine: &Engine,
+    journal: &dyn Journal,
+    open: &dyn Fn(&str) -> bool,
+    name: &str,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Taken, Refused> {
+    let catalog = engine.catalog.get();
+    let found = catalog.sensors.iter().find(|sensor| sensor.enabled && matches!(&sensor.kind, SensorKind::Webhook { name: own, .. } if own == name));
+    let Some(SensorDefinition { trigger, kind: SensorKind::Webhook { decoder, auth, repeats, memory, .. }, .. }) = found else {
+        return Err(Refused::Unknown(format!("there is no webhook `{name}`")));
+    };
+    check_sender(auth, peer, open(name), headers, body).map_err(Refused::Unauthorized)?;
+    if !engine.load.has_room() {
+        let message = format!("{} executions have not ended; try again later", engine.load.open());
+        return Err(Refused::Accept(AcceptError::Overloaded(message)));
+    }
+    let kind = webhooks::decoder(decoder).ok_or_else(|| Refused::Unknown(format!("there is no decoder `{decoder}`")))?;
+    let hook = Hook { name, trigger, repeats: *repeats, memory: *memory, now: engine.clock.now() };
+    let mut decoded = kind.decoder.decode(&hook, headers, body).map_err(Refused::Rejected)?;
+    if decoded.truncated > 0 {
+        engine.metrics.truncated_alerts.inc_by(decoded.truncated);
+        tracing::warn!(webhook = name, truncated = decoded.truncated, "Alertmanager left alerts out of its notification; raise max_alerts");
+    }
+    if let Some(cause) = cause(headers) {
+        for event in &mut decoded.events {
+            event.cause = Some(cause.clone());
+        }
+    }
+    if decoded.events.is_empty() {
+        return Ok(Taken { events: Vec::new(), truncated: decoded.truncated });
+    }
+    let events = journal.accept(decoded.events).await.map_err(Refused::Accept)?;
+    Ok(Taken { events, truncated: decoded.truncated })
+}
+
+/// Takes an event that a token holder emits.
+///
+/// # Errors
+/// When the trigger does not exist or nothing can be taken now.
+pub async fn emit(engine: &Engine, journal: &dyn Journal, event: NewEvent) -> Result<Accepted, Refused> {
+    let catalog = engine.catalog.get();
+    if !catalog.triggers.contains_key(&event.trigger) {
+        return Err(Refused::Unknown(catalog.no_trigger(&event.trigger)));
+    }
+    if !engine.load.has_room() {
+        return Err(Refused::Accept(AcceptError::Overloaded("too many executions have not ended".into())));
+    }
+    let accepted = journal.accept(vec![event]).await.map_err(Refused::Accept)?;
+    accepted.into_iter().next().ok_or_else(|| Refused::Accept(AcceptError::Unavailable("the journal gave no answer".into())))
+}
+
+fn check_sender(auth: &WebhookAuth, peer: SocketAddr, open: bool, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
+    match auth {
+        WebhookAuth::None if open || peer.ip().to_canonical().is_loopback() => Ok(()),
+        WebhookAuth::None => Err("this webhook takes calls from this machine only; list it in `open_webhooks` to open it, or give it `auth`".into()),
+        WebhookAuth::Bearer(secret) => {
+            let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
+            if given.is_some_and(|given| secret.matches(given)) { Ok(()) } else { Err("`Authorization: Bearer …` with this webhook's token is needed".into()) }
+        }
+        WebhookAuth::Hmac { secret, header } => {
+            let wrong = || format!("the header `{header}` must be the HMAC-SHA256 of the body, in hexadecimal");
+            let given = headers.get(header).and_then(|value| value.to_str().ok()).ok_or_else(wrong)?;
+            let given = given.strip_prefix("sha256=").unwrap_or(given).to_ascii_lowercase();
+            let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.reveal().as_bytes());
+            let expected = crate::model::hash::hex(ring::hmac::sign(&key, body).as_ref());
+            if constant_time_eq(expected.as_bytes(), given.as_bytes()) { Ok(()) } else { Err(wrong()) }
+        }
+    }
+}
+
+/// The token in an `Authorization` header.
+#[must_use]
+pub fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The execution that sent the request, if one of ours did.
+fn cause(headers: &HeaderMap) -> Option<Cause> {
+    let text = headers.get(CAUSE_HEADER)?.to_str().ok()?;
+    let (execution, depth) = text.split_once(' ')?;
+    Some(Cause { execution: execution.parse().ok()?, depth: depth.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::secret::Secret;
+
+    fn check(auth: &WebhookAuth, peer: &str, open: bool, headers: &[(&'static str, &str)]) -> bool {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        check_sender(auth, peer.parse().unwrap(), open, &headers, b"Hello, World!").is_ok()
+    }
+
+    #[test]
+    fn none_is_for_loopback_unless_opened() {
+        assert!(check(&WebhookAuth::None, "127.0.0.1:5", false, &[]));
+        assert!(check(&WebhookAuth::None, "[::1]:5", false, &[]));
+        assert!(check(&WebhookAuth::None, "[::ffff:127.0.0.1]:5", false, &[]));
+        assert!(!check(&WebhookAuth::None, "192.0.2.1:5", false, &[]));
+        assert!(check(&WebhookAuth::None, "192.0.2.1:5", true, &[]));
+    }
+
+    #[test]
+    fn bearer_and_hmac() {
+        let bearer = WebhookAuth::Bearer(Secret::new("s3cret".into()));
+        assert!(check(&bearer, "192.0.2.1:5", false, &[("authorization", "Bearer s3cret")]));
+        for wrong in ["Bearer s3cre", "Basic s3cret", "s3cret", "Bearer "] {
+            assert!(!check(&bearer, "127.0.0.1:5", true, &[("authorization", wrong)]), "{wrong}");
+        }
+        // The published example of GitHub's documentation, computed again.
+        let hmac = WebhookAuth::Hmac { secret: Secret::new("It's a Secret to Everybody".into()), header: "x-hub-signature-256".into() };
+        let good = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+        assert!(check(&hmac, "192.0.2.1:5", false, &[("x-hub-signature-256", &format!("sha256={good}"))]));
+        assert!(check(&hmac, "192.0.2.1:5", false, &[("x-hub-signature-256", good)]));
+        assert!(!check(&hmac, "127.0.0.1:5", true, &[("x-hub-signature-256", &good.replace('7', "8"))]));
+        assert!(!check(&hmac, "127.0.0.1:5", true, &[]));
+    }
+}

@@ -1,0 +1,223 @@
+//! The thin shell: takes events, has them judged, commits, performs.
+//!
+//! The way of an event: [`ingest`] → [`evaluate`] (one commit: event, verdicts, executions) → [`conduct`] (one commit: starts and
+//! outcomes) → a runner → [`conduct`] again → [`deliver`]. [`recover`] picks up what a crash left. [`why`] explains.
+
+pub mod catalog;
+pub mod conduct;
+pub mod deliver;
+pub mod evaluate;
+pub mod host;
+pub mod housekeeping;
+pub mod ingest;
+pub mod notices;
+pub mod recover;
+pub mod stream;
+pub mod supervise;
+pub mod why;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::engine::catalog::{Catalog, CatalogCell};
+use crate::engine::conduct::Command;
+use crate::engine::deliver::Outbox;
+use crate::engine::stream::Stream;
+use crate::model::action::bind;
+use crate::model::execution::{Execution, Request};
+use crate::model::ids::{ExecutionId, IdSource};
+use crate::model::principal::Principal;
+use crate::model::reason::Reason;
+use crate::store::{Batch, CommitError, Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// What every part of the engine works with.
+pub struct Engine {
+    /// Everything durable.
+    pub store: Arc<dyn Store>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes ids.
+    pub ids: Arc<IdSource>,
+    /// What the site's authors wrote.
+    pub catalog: CatalogCell,
+    /// What happens, for those who watch.
+    pub stream: Stream,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Messages on their way.
+    pub outbox: Outbox,
+    /// Executions that have not ended, and how many there may be.
+    pub load: Load,
+    commands: mpsc::Sender<Command>,
+}
+
+/// How much is under way.
+pub struct Load {
+    open: AtomicUsize,
+    limit: usize,
+    ready: AtomicBool,
+}
+
+impl Load {
+    /// Nothing under way; not ready.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { open: AtomicUsize::new(0), limit, ready: AtomicBool::new(false) }
+    }
+
+    /// Executions that have not ended.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether more can be taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.open() < self.limit
+    }
+
+    /// Whether what a crash left has been picked up.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    fn opened(&self, count: usize) {
+        self.open.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn closed(&self, count: usize) {
+        self.open.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+/// Commands that may wait for the conductor.
+pub const WAITING_COMMANDS: usize = 4_096;
+
+/// Why a request of a person or token was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// What was given is wrong.
+    #[error("{}", .0.join("; "))]
+    Invalid(Vec<String>),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Conflict(String),
+    /// Too much is under way.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CommitError> for RequestError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { .. } => Self::Conflict(error.to_string()),
+            CommitError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Engine {
+    /// Puts the parts together; the receiver is for [`conduct::run`].
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<IdSource>,
+        catalog: Catalog,
+        metrics: Arc<Metrics>,
+        outbox: Outbox,
+        open_limit: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Command>) {
+        let (commands, inbox) = mpsc::channel(WAITING_COMMANDS);
+        let engine = Self {
+            store,
+            clock,
+            ids,
+            catalog: CatalogCell::new(catalog),
+            stream: Stream::new(),
+            metrics,
+            outbox,
+            load: Load::new(open_limit),
+            commands,
+        };
+        (Arc::new(engine), inbox)
+    }
+
+    /// Requests an execution for a person or token; durable on return.
+    ///
+    /// # Errors
+    /// When there is no such action, the parameters do not fit, or nothing more can be taken.
+    pub async fn request(&self, action: &str, parameters: &Map<String, Value>, by: Principal) -> Result<Execution, RequestError> {
+        let catalog = self.catalog.get();
+        let Some(found) = catalog.actions.get(action) else { return Err(RequestError::NotFound(catalog.no_action(action))) };
+        if !found.enabled {
+            return Err(RequestError::Conflict(format!("action `{action}` is not enabled")));
+        }
+        let parameters = bind(&found.parameters, parameters).map_err(RequestError::Invalid)?;
+        if !self.load.has_room() {
+            return Err(RequestError::Overloaded("too many executions have not ended".into()));
+        }
+        let now = self.clock.now();
+        let request = Request {
+            action: action.to_string(),
+            parameters,
+            requested_by: by,
+            requested_at: now,
+            event: None,
+            key: None,
+            depth: 0,
+            notify: None,
+            idempotent: found.idempotent,
+        };
+        let execution = Arc::new(Execution::requested(self.ids.execution(now), request, Reason::Requested));
+        let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };
+        let committed = self.store.commit(batch).await?;
+        self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);
+        self.hand_over(vec![Arc::clone(&execution)]).await;
+        Ok((*execution).clone())
+    }
+
+    /// Asks for an execution to be stopped. Returns its state right after.
+    ///
+    /// # Errors
+    /// When it does not exist or has ended.
+    pub async fn cancel(&self, id: ExecutionId, by: Principal) -> Result<Execution, RequestError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let stopping = || RequestError::Conflict("the engine is stopping".into());
+        self.commands.send(Command::Cancel { id, by: by.describe(), reply }).await.map_err(|_| stopping())?;
+        if let Some(execution) = answer.await.map_err(|_| stopping())? {
+            return Ok(execution);
+        }
+        match self.store.execution(id).await? {
+            Some(execution) => {
+                Err(RequestError::Conflict(format!("execution {} has ended: {}", id.short(), execution.state.status.name())))
+            }
+            None => Err(RequestError::NotFound(format!("there is no execution {id}"))),
+        }
+    }
+
+    /// Gives committed executions to the conductor.
+    async fn hand_over(&self, executions: Vec<Arc<Execution>>) {
+        self.load.opened(executions.len());
+        self.metrics.open_executions.add(i64::try_from(executions.len()).unwrap_or(0));
+        // Closed only when the engine stops; they are durable and start after the next start.
+        let _ = self.commands.send(Command::Requested(executions)).await;
+    }
+}

@@ -1,0 +1,45 @@
+//! Which outcomes are told, and where.
+
+use chrono::{DateTime, Utc};
+
+use super::catalog::Catalog;
+use crate::chat::words;
+use crate::model::execution::{Execution, Status};
+use crate::model::ids::MessageId;
+use crate::model::message::{Delivery, Message, bounded};
+use crate::model::principal::Principal;
+use crate::model::rule::Outcome;
+
+/// Where failures go unless a rule says otherwise.
+pub const OPS: &str = "ops";
+
+/// The message that tells how an execution ended, if anyone is to be told.
+#[must_use]
+pub fn of(catalog: &Catalog, execution: &Execution, now: DateTime<Utc>) -> Option<Message> {
+    let outcome = match execution.state.status {
+        Status::Succeeded => Outcome::Succeeded,
+        Status::Failed | Status::TimedOut | Status::Abandoned => Outcome::Failed,
+        Status::Canceled | Status::Requested | Status::Delayed | Status::Running | Status::Canceling => return None,
+    };
+    let channel = match &execution.request.notify {
+        Some(notify) if notify.on.contains(&outcome) => notify.channel.as_str(),
+        // Whatever was left undone by a crash is told to somebody, even if the rule wants to hear of successes only.
+        _ if execution.state.status == Status::Abandoned => OPS,
+        Some(_) => return None,
+        None if outcome == Outcome::Failed && matches!(execution.request.requested_by, Principal::Rule(_)) => OPS,
+        None => return None,
+    };
+    let Some(destination) = catalog.channels.get(channel) else {
+        tracing::error!(execution = %execution.id, channel, "an outcome cannot be told: the site has no such channel");
+        return None;
+    };
+    Some(Message {
+        id: MessageId::of_execution(execution.id, "outcome", execution.state.attempt),
+        channel: channel.to_string(),
+        destination: destination.clone(),
+        text: bounded(words::outcome(execution)),
+        created_at: now,
+        execution: Some(execution.id),
+        delivery: Delivery::Waiting,
+    })
+}

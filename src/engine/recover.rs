@@ -1,0 +1,70 @@
+//! After a start: what a crash or stop left open goes on, is tried again, or is abandoned and told.
+
+use super::{Engine, notices};
+use crate::model::execution::{Change, Execution, Status};
+use crate::store::{Batch, CommitError, StoreError};
+
+/// Records handled in one commit at most.
+const TOGETHER: usize = 500;
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Not started yet, or waiting for another attempt.
+    pub waiting: usize,
+    /// Were running and are tried again.
+    pub resumed: usize,
+    /// Were running and must not be tried again.
+    pub abandoned: usize,
+    /// Were being canceled.
+    pub canceled: usize,
+}
+
+/// Reads what is open, settles what was running, and returns what goes on.
+///
+/// # Errors
+/// When the store cannot be used.
+pub async fn settle(engine: &Engine) -> Result<(Vec<Execution>, Recovered), StoreError> {
+    let catalog = engine.catalog.get();
+    let mut open = engine.store.open_executions().await?;
+    let mut found = Recovered::default();
+    let (mut batch, mut settled) = (Batch::default(), 0);
+    for execution in &mut open {
+        if !matches!(execution.state.status, Status::Running | Status::Canceling) {
+            found.waiting += 1;
+            continue;
+        }
+        let now = engine.clock.now();
+        execution.change(Change::Interrupted { at: now }).expect("what runs can be interrupted");
+        match execution.state.status {
+            Status::Abandoned => found.abandoned += 1,
+            Status::Canceled => found.canceled += 1,
+            _ => found.resumed += 1,
+        }
+        batch.messages.extend(notices::of(&catalog, execution, now));
+        batch.states.push((execution.id, execution.state.clone()));
+        if execution.state.status.is_final() {
+            engine.metrics.executions.with_label_values(&[execution.state.status.name()]).inc();
+        }
+        settled += 1;
+        if settled % TOGETHER == 0 {
+            commit(engine, std::mem::take(&mut batch)).await?;
+        }
+    }
+    commit(engine, batch).await?;
+    open.retain(|execution| !execution.state.status.is_final());
+    engine.load.opened(open.len());
+    engine.metrics.open_executions.add(i64::try_from(open.len()).unwrap_or(0));
+    Ok((open, found))
+}
+
+async fn commit(engine: &Engine, batch: Batch) -> Result<(), StoreError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    match engine.store.commit(batch).await {
+        Ok(_) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error),
+        Err(CommitError::Conflict { what }) => Err(StoreError::Unavailable(format!("{what} was changed by another process"))),
+    }
+}

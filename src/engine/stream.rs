@@ -1,0 +1,86 @@
+//! What happens, for those who watch: live, and for a while afterwards.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::broadcast;
+
+use crate::model::event::StoredEvent;
+use crate::model::execution::Execution;
+use crate::model::message::Message;
+
+/// How many commits are kept for watchers that come back.
+pub const KEPT_COMMITS: usize = 1_024;
+
+/// How many commits a watcher may lag behind before it must start anew.
+const LAG: usize = 1_024;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// An event was accepted.
+    Event(Arc<StoredEvent>),
+    /// An execution was requested or has changed.
+    Execution(Arc<Execution>),
+    /// A message was delivered.
+    Message(Arc<Message>),
+}
+
+/// What one commit changed.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Its number.
+    pub sequence: u64,
+    /// What changed.
+    pub items: Arc<Vec<Item>>,
+}
+
+/// Hands out commits.
+pub struct Stream {
+    sender: broadcast::Sender<Commit>,
+    kept: Mutex<VecDeque<Commit>>,
+}
+
+/// A watcher's end: what it missed, then what comes.
+pub struct Watch {
+    /// What was missed since the commit that the watcher named; `None` if that is too long ago and it must start anew.
+    pub missed: Option<Vec<Commit>>,
+    /// What comes.
+    pub live: broadcast::Receiver<Commit>,
+}
+
+impl Stream {
+    pub(super) fn new() -> Self {
+        Self { sender: broadcast::channel(LAG).0, kept: Mutex::new(VecDeque::with_capacity(KEPT_COMMITS)) }
+    }
+
+    /// Hands out what a commit changed. Commits of different parts of the engine may come slightly out of order.
+    pub fn publish(&self, sequence: u64, items: Vec<Item>) {
+        if items.is_empty() {
+            return;
+        }
+        let commit = Commit { sequence, items: Arc::new(items) };
+        let mut kept = self.kept.lock().expect("no panic happens while the lock is held");
+        if kept.len() == KEPT_COMMITS {
+            kept.pop_front();
+        }
+        kept.push_back(commit.clone());
+        let _ = self.sender.send(commit); // nobody watches: nothing to tell
+    }
+
+    /// Begins to watch, after the commit numbered `after` if one is named.
+    #[must_use]
+    pub fn watch(&self, after: Option<u64>) -> Watch {
+        let kept = self.kept.lock().expect("no panic happens while the lock is held");
+        let live = self.sender.subscribe();
+        let missed = match after {
+            None => Some(Vec::new()),
+            // Known to be complete only if a commit that old is still here.
+            Some(after) if kept.iter().any(|commit| commit.sequence <= after) => {
+                Some(kept.iter().filter(|commit| commit.sequence > after).cloned().collect())
+            }
+            Some(_) => None,
+        };
+        Watch { missed, live }
+    }
+}

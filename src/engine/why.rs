@@ -1,0 +1,154 @@
+//! Answers “why?” and “why not?” for any rule and event, by the rule as it was when the event came.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Engine, RequestError};
+use crate::model::event::{SetAside, StoredEvent};
+use crate::model::execution::Status;
+use crate::model::hash::Revision;
+use crate::model::ids::{EventId, ExecutionId};
+use crate::model::reason::Reason;
+use crate::model::rule::Rule;
+use crate::model::verdict::Verdict;
+use crate::rule::book::CompiledRule;
+use crate::rule::judge::explain;
+
+/// What one rule said about an event, and what became of it.
+#[derive(Debug, Serialize)]
+pub struct RuleAnswer {
+    /// The verdict, with every criterion.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// What the reason means.
+    pub meaning: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+    /// What it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<ExecutionAnswer>,
+    /// The parameters it made, or why it could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Map<String, Value>>,
+    /// Whether the rule has been changed since; the answer is by the rule as it was.
+    pub changed_since: bool,
+    /// Whether the rule did not exist then; the answer is by the rule as it is.
+    pub new_since: bool,
+}
+
+/// What became of an execution.
+#[derive(Debug, Serialize)]
+pub struct ExecutionAnswer {
+    /// Its id.
+    pub id: ExecutionId,
+    /// Its status.
+    pub status: Status,
+    /// Why.
+    pub reason: Reason,
+    /// What went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What all rules said about an event.
+#[derive(Debug, Serialize)]
+pub struct EventAnswer {
+    /// The event.
+    pub event: StoredEvent,
+    /// Why no rule saw it, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<SetAside>,
+    /// One answer for each rule of its trigger.
+    pub rules: Vec<RuleAnswer>,
+    /// How many other rules there were, for other triggers.
+    pub other_triggers: usize,
+}
+
+/// Explains what every rule said about an event.
+///
+/// # Errors
+/// When there is no such event, or the store cannot be read.
+pub async fn event(engine: &Engine, id: EventId) -> Result<EventAnswer, RequestError> {
+    let event = engine.store.event(id).await?.ok_or_else(|| no_event(id))?;
+    let mut rules = Vec::new();
+    let mut other_triggers = 0;
+    if event.set_aside.is_none() {
+        for (_, revision) in engine.store.ruleset(Some(event.ruleset)).await?.map(|set| set.rules).unwrap_or_default() {
+            let compiled = compiled(engine, &revision).await?;
+            if compiled.rule.trigger == event.event.trigger {
+                rules.push(answer(engine, &event, &compiled, false).await?);
+            } else {
+                other_triggers += 1;
+            }
+        }
+        // What matched first.
+        rules.sort_by_key(|answer| !answer.verdict.matched);
+    }
+    Ok(EventAnswer { set_aside: event.set_aside.clone(), event, rules, other_triggers })
+}
+
+/// Explains what one rule said about an event.
+///
+/// # Errors
+/// When there is no such rule or event, or the store cannot be read.
+pub async fn rule(engine: &Engine, reference: &str, id: EventId) -> Result<RuleAnswer, RequestError> {
+    let event = engine.store.event(id).await?.ok_or_else(|| no_event(id))?;
+    if let Some(aside) = &event.set_aside {
+        return Err(RequestError::Conflict(format!("no rule saw this event ({}): {}", aside.reason, aside.detail)));
+    }
+    let set = engine.store.ruleset(Some(event.ruleset)).await?.map(|set| set.rules).unwrap_or_default();
+    if let Some((_, revision)) = set.iter().find(|(name, _)| name == reference) {
+        let compiled = compiled(engine, revision).await?;
+        return answer(engine, &event, &compiled, false).await;
+    }
+    let catalog = engine.catalog.get();
+    let Some(current) = catalog.rules.get(reference) else { return Err(RequestError::NotFound(catalog.no_rule(reference))) };
+    answer(engine, &event, current, true).await
+}
+
+fn no_event(id: EventId) -> RequestError {
+    RequestError::NotFound(format!("there is no event {id}; it may be older than the site keeps events"))
+}
+
+/// A rule as it was.
+async fn compiled(engine: &Engine, revision: &Revision) -> Result<Arc<CompiledRule>, RequestError> {
+    let gone = || RequestError::NotFound(format!("revision {} of the rule is not in the store any more", revision.short()));
+    let definition = engine.store.definition(revision).await?.ok_or_else(gone)?;
+    let rule: Rule = serde_json::from_value(definition).map_err(|_| gone())?;
+    let current = engine.catalog.get().rules.get(&rule.reference).filter(|current| &current.revision == revision).cloned();
+    match current {
+        Some(current) => Ok(current),
+        None => CompiledRule::compile(rule).map(Arc::new).map_err(|_| gone()),
+    }
+}
+
+async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, new_since: bool) -> Result<RuleAnswer, RequestError> {
+    let (verdict, parameters) = explain(rule, &event.event).map_err(RequestError::Conflict)?;
+    let stored = event.verdicts.iter().find(|stored| stored.rule == verdict.rule && stored.revision == verdict.revision);
+    let execution = match stored.and_then(|stored| stored.execution) {
+        Some(id) => engine.store.execution(id).await?.map(|execution| ExecutionAnswer {
+            id,
+            status: execution.state.status,
+            reason: execution.state.reason,
+            error: execution.state.error,
+        }),
+        None => None,
+    };
+    let current = engine.catalog.get().rules.get(&verdict.rule).map(|current| current.revision.clone());
+    let (parameters, detail) = match parameters {
+        Some(Ok(parameters)) => (Some(parameters), verdict.detail.clone()),
+        Some(Err(fault)) => (None, Some(fault)),
+        None => (None, verdict.detail.clone()),
+    };
+    Ok(RuleAnswer {
+        meaning: verdict.reason.meaning(),
+        remedy: verdict.reason.remedy(),
+        changed_since: !new_since && current.as_ref() != Some(&verdict.revision),
+        new_since,
+        execution,
+        parameters,
+        verdict: Verdict { detail, ..verdict },
+    })
+}

@@ -1,0 +1,98 @@
+//! Logs and metrics. Logs go to standard error; metrics are served at `/metrics`.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use tracing_subscriber::EnvFilter;
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to standard error. `filter` is as in `RUST_LOG`: `info`, `signalman=debug`.
+pub fn start_logs(filter: &str, format: LogFormat, colours: bool) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // A second start in one process keeps the first; only tests do that.
+    let _ = match format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+/// Every metric, by the name it is served under.
+pub struct Metrics {
+    registry: Registry,
+    /// Events by what became of them: accepted, duplicate, rejected.
+    pub events: IntCounterVec,
+    /// Verdicts that are kept, by reason.
+    pub verdicts: IntCounterVec,
+    /// Executions that have ended, by status.
+    pub executions: IntCounterVec,
+    /// Executions that have not ended.
+    pub open_executions: IntGauge,
+    /// Messages by what became of them.
+    pub messages: IntCounterVec,
+    /// Requests to webhooks, by webhook and status of the answer.
+    pub webhooks: IntCounterVec,
+    /// Alerts that Alertmanager left out of its notifications.
+    pub truncated_alerts: IntCounter,
+    /// Records that retention has removed.
+    pub expired: IntCounter,
+    /// How long the commit of events and decisions took, in seconds.
+    pub commit_seconds: Histogram,
+    /// Restarts of sensors.
+    pub sensor_restarts: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Panics
+    /// When two metrics have one name, which a test would show.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new_custom(Some("signalman".into()), None).expect("the prefix is a valid name");
+        let vector = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels).expect("names and labels are valid");
+            registry.register(Box::new(metric.clone())).expect("names are unique");
+            metric
+        };
+        let counter = |name: &str, help: &str| {
+            let metric = IntCounter::new(name, help).expect("names are valid");
+            registry.register(Box::new(metric.clone())).expect("names are unique");
+            metric
+        };
+        let events = vector("events_total", "Events by what became of them", &["outcome"]);
+        let verdicts = vector("verdicts_total", "Matches and near-misses by reason", &["reason"]);
+        let executions = vector("executions_total", "Executions that have ended, by status", &["status"]);
+        let messages = vector("messages_total", "Messages by what became of them", &["outcome"]);
+        let webhooks = vector("webhook_requests_total", "Requests to webhooks", &["webhook", "status"]);
+        let sensor_restarts = vector("sensor_restarts_total", "Restarts of sensors", &["sensor"]);
+        let truncated_alerts = counter("alertmanager_truncated_alerts_total", "Alerts that Alertmanager left out (max_alerts)");
+        let expired = counter("expired_records_total", "Records that retention has removed");
+        let open_executions = IntGauge::new("open_executions", "Executions that have not ended").expect("names are valid");
+        registry.register(Box::new(open_executions.clone())).expect("names are unique");
+        let buckets = vec![0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+        let options = HistogramOpts::new("commit_seconds", "Commit of events and decisions").buckets(buckets);
+        let commit_seconds = Histogram::with_opts(options).expect("buckets are valid");
+        registry.register(Box::new(commit_seconds.clone())).expect("names are unique");
+        Self { registry, events, verdicts, executions, open_executions, messages, webhooks, truncated_alerts, expired, commit_seconds, sensor_restarts }
+    }
+
+    /// The metrics as Prometheus reads them.
+    #[must_use]
+    pub fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
