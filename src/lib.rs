@@ -21,3 +21,6 @@ pub mod config;
 pub mod pack;
 pub mod telemetry;
 pub mod engine;
+pub mod auth;
+pub mod api;
+pub mod app;

@@ -42,7 +42,7 @@ pub enum Refused {
 pub async fn webhook(
     engine: &Engine,
     journal: &dyn Journal,
-    open: &dyn Fn(&str) -> bool,
+    open: &(dyn Fn(&str) -> bool + Sync),
     name: &str,
     peer: SocketAddr,
     headers: &HeaderMap,

@@ -1,0 +1,89 @@
+//! Events, and why.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ApiState;
+use super::listing::{PageQuery, event_id};
+use super::problem::Problem;
+use super::webhooks::read;
+use crate::engine::{ingest, why};
+use crate::model::event::{Accepted, Dedup, NewEvent};
+use crate::model::hash::fingerprint;
+use crate::model::ids::EventId;
+use crate::model::json::{RawJson, describe};
+use crate::model::principal::Principal;
+use crate::sensors::webhooks::DEFAULT_MEMORY;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Emitted {
+    trigger: String,
+    payload: RawJson,
+    #[serde(default)]
+    key: Option<String>,
+    #[serde(default)]
+    dedup_key: Option<String>,
+    #[serde(default)]
+    occurred_at: Option<chrono::DateTime<chrono::Utc>>,
+}
+
+pub(super) async fn emit(
+    State(state): State<Arc<ApiState>>,
+    Extension(principal): Extension<Principal>,
+    body: Body,
+) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let body = read(body, state.body_bytes).await?;
+    crate::model::json::check_depth(&body).map_err(Problem::invalid)?;
+    let emitted: Emitted = serde_json::from_slice(&body).map_err(|error| Problem::invalid(describe(&error)))?;
+    if !emitted.payload.text().starts_with('{') {
+        return Err(Problem::invalid("`payload` must be a JSON object"));
+    }
+    let dedup = emitted.dedup_key.map(|key| Dedup {
+        key: format!("api:{key}"),
+        memory: DEFAULT_MEMORY,
+        repeats: false,
+        body: Some(fingerprint(emitted.payload.text().as_bytes())),
+    });
+    let event = NewEvent {
+        trigger: emitted.trigger,
+        payload: emitted.payload,
+        key: emitted.key,
+        dedup,
+        occurred_at: emitted.occurred_at,
+        source: format!("api/{}", principal.describe().replace(' ', "/")),
+        cause: None,
+        rejected: None,
+    };
+    let accepted = ingest::emit(&state.engine, &*state.journal, event).await?;
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+pub(super) async fn list(State(state): State<Arc<ApiState>>, Query(query): Query<PageQuery>) -> Result<Json<Value>, Problem> {
+    let mut events = state.engine.store.events(query.page::<EventId>()?).await?;
+    let next = events.last().map(|event| event.event.id);
+    events.retain(|event| query.trigger.as_ref().is_none_or(|trigger| &event.event.trigger == trigger));
+    Ok(Json(json!({"events": events, "next": next})))
+}
+
+pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let id = event_id(&state, &id).await?;
+    let event = state.engine.store.event(id).await?;
+    event.map(|event| Json(json!(event))).ok_or_else(|| Problem::not_found(format!("there is no event {id}; it may be older than the site keeps events")))
+}
+
+pub(super) async fn why(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let id = event_id(&state, &id).await?;
+    Ok(Json(json!(why::event(&state.engine, id).await?)))
+}
+
+pub(super) async fn rule_why(State(state): State<Arc<ApiState>>, Path((rule, event)): Path<(String, String)>) -> Result<Json<Value>, Problem> {
+    let id = event_id(&state, &event).await?;
+    Ok(Json(json!(why::rule(&state.engine, &rule, id).await?)))
+}

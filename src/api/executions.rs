@@ -1,0 +1,74 @@
+//! Executions. Secret parameters are masked wherever they are shown.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::ApiState;
+use super::listing::{PageQuery, execution_id};
+use super::problem::Problem;
+use super::webhooks::read;
+use crate::engine::Engine;
+use crate::model::action::masked;
+use crate::model::execution::Execution;
+use crate::model::ids::ExecutionId;
+use crate::model::json::describe;
+use crate::model::principal::Principal;
+
+/// An execution as it may be shown.
+pub(super) fn shown(engine: &Engine, execution: &Execution) -> Value {
+    let mut value = json!(execution);
+    if let Some(action) = engine.catalog.get().actions.get(&execution.request.action) {
+        value["parameters"] = Value::Object(masked(&action.parameters, &execution.request.parameters));
+    }
+    value
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Requested {
+    action: String,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+}
+
+pub(super) async fn request(
+    State(state): State<Arc<ApiState>>,
+    Extension(principal): Extension<Principal>,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let body = read(body, state.body_bytes).await?;
+    crate::model::json::check_depth(&body).map_err(Problem::invalid)?;
+    let requested: Requested = serde_json::from_slice(&body).map_err(|error| Problem::invalid(describe(&error)))?;
+    let execution = state.engine.request(&requested.action, &requested.parameters, principal).await?;
+    Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
+}
+
+pub(super) async fn list(State(state): State<Arc<ApiState>>, Query(query): Query<PageQuery>) -> Result<Json<Value>, Problem> {
+    let mut executions = state.engine.store.executions(query.page::<ExecutionId>()?).await?;
+    let next = executions.last().map(|execution| execution.id);
+    executions.retain(|execution| query.status.as_ref().is_none_or(|status| execution.state.status.name() == status));
+    let shown: Vec<Value> = executions.iter().map(|execution| shown(&state.engine, execution)).collect();
+    Ok(Json(json!({"executions": shown, "next": next})))
+}
+
+pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let id = execution_id(&state, &id).await?;
+    let execution = state.engine.store.execution(id).await?;
+    execution.map(|execution| Json(shown(&state.engine, &execution))).ok_or_else(|| Problem::not_found(format!("there is no execution {id}")))
+}
+
+pub(super) async fn cancel(
+    State(state): State<Arc<ApiState>>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let id = execution_id(&state, &id).await?;
+    let execution = state.engine.cancel(id, principal).await?;
+    Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
+}

@@ -1,0 +1,138 @@
+//! What the site has: rules, actions, packs, sensors, messages; and how lists are paged.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ApiState;
+use super::problem::Problem;
+use crate::model::ids::{EventId, ExecutionId, MessageId, SHORT_ID_CHARACTERS};
+use crate::model::sensor::SensorKind;
+use crate::store::Page;
+
+/// The most entries of one page.
+const MAX_PAGE: usize = 1_000;
+
+/// Entries of a page unless asked otherwise.
+const DEFAULT_PAGE: usize = 50;
+
+/// How far back a short id is looked for.
+const SHORT_ID_SEARCH: usize = 20_000;
+
+/// Which part of a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageQuery {
+    pub limit: Option<usize>,
+    pub before: Option<String>,
+    pub trigger: Option<String>,
+    pub status: Option<String>,
+    pub channel: Option<String>,
+}
+
+impl PageQuery {
+    pub(super) fn page<I: std::str::FromStr>(&self) -> Result<Page<I>, Problem> {
+        let limit = self.limit.unwrap_or(DEFAULT_PAGE);
+        if limit == 0 || limit > MAX_PAGE {
+            return Err(Problem::invalid(format!("`limit` must be from 1 to {MAX_PAGE}")));
+        }
+        let before = self.before.as_deref().map(str::parse).transpose().map_err(|_| Problem::invalid("`before` is not an id"))?;
+        Ok(Page { before, limit })
+    }
+}
+
+/// Finds the event that a whole or short id means.
+pub(super) async fn event_id(state: &ApiState, text: &str) -> Result<EventId, Problem> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let recent = state.engine.store.events(Page { before: None, limit: search(text)? }).await?;
+    one(text, "event", recent.into_iter().map(|event| event.event.id).filter(|id: &EventId| id.short().eq_ignore_ascii_case(text)))
+}
+
+/// Finds the execution that a whole or short id means.
+pub(super) async fn execution_id(state: &ApiState, text: &str) -> Result<ExecutionId, Problem> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let recent = state.engine.store.executions(Page { before: None, limit: search(text)? }).await?;
+    one(text, "execution", recent.into_iter().map(|execution| execution.id).filter(|id: &ExecutionId| id.short().eq_ignore_ascii_case(text)))
+}
+
+fn search(text: &str) -> Result<usize, Problem> {
+    if text.len() == SHORT_ID_CHARACTERS {
+        Ok(SHORT_ID_SEARCH)
+    } else {
+        Err(Problem::invalid(format!("`{text}` is not an id: give all 26 characters, or the last {SHORT_ID_CHARACTERS}")))
+    }
+}
+
+fn one<I: std::fmt::Display>(text: &str, what: &str, found: impl Iterator<Item = I>) -> Result<I, Problem> {
+    let mut found: Vec<I> = found.take(5).collect();
+    match found.len() {
+        0 => Err(Problem::not_found(format!("there is no recent {what} whose id ends in `{text}`; give the whole id"))),
+        1 => Ok(found.remove(0)),
+        _ => {
+            let ids: Vec<String> = found.iter().map(ToString::to_string).collect();
+            Err(Problem::invalid(format!("several {what}s end in `{text}`: {}", ids.join(", "))))
+        }
+    }
+}
+
+pub(super) async fn rules(State(state): State<Arc<ApiState>>) -> Json<Value> {
+    let catalog = state.engine.catalog.get();
+    let rules = catalog.rules.iter().map(|rule| {
+        json!({
+            "ref": rule.rule.reference, "description": rule.rule.description, "enabled": rule.rule.enabled, "mode": rule.rule.mode,
+            "trigger": rule.rule.trigger, "action": rule.rule.action, "revision": rule.revision, "file": rule.rule.place.file,
+        })
+    });
+    Json(json!({"rules": rules.collect::<Vec<_>>()}))
+}
+
+pub(super) async fn rule(State(state): State<Arc<ApiState>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let catalog = state.engine.catalog.get();
+    let rule = catalog.rules.get(&name).ok_or_else(|| Problem::not_found(catalog.no_rule(&name)))?;
+    let mut shown = json!(rule.rule);
+    shown["revision"] = json!(rule.revision);
+    shown["file"] = json!(rule.rule.place.file);
+    Ok(Json(shown))
+}
+
+pub(super) async fn actions(State(state): State<Arc<ApiState>>) -> Json<Value> {
+    let catalog = state.engine.catalog.get();
+    let actions = catalog.actions.values().map(|action| {
+        json!({
+            "ref": action.reference, "description": action.description, "enabled": action.enabled, "runner_type": action.runner,
+            "parameters": action.parameters, "idempotent": action.idempotent, "revision": action.revision, "file": action.place.file,
+        })
+    });
+    Json(json!({"actions": actions.collect::<Vec<_>>()}))
+}
+
+pub(super) async fn packs(State(state): State<Arc<ApiState>>) -> Json<Value> {
+    let catalog = state.engine.catalog.get();
+    let packs = catalog.packs.values().map(|pack| json!({"ref": pack.reference, "name": pack.name, "version": pack.version, "description": pack.description}));
+    Json(json!({"packs": packs.collect::<Vec<_>>()}))
+}
+
+pub(super) async fn sensors(State(state): State<Arc<ApiState>>) -> Json<Value> {
+    let catalog = state.engine.catalog.get();
+    let sensors = catalog.sensors.iter().map(|sensor| {
+        let (kind, path) = match &sensor.kind {
+            SensorKind::Webhook { name, .. } => ("webhook", Some(format!("/api/v1/webhooks/{name}"))),
+            SensorKind::Polling { kind, .. } => (kind.as_str(), None),
+        };
+        json!({"ref": sensor.reference, "description": sensor.description, "enabled": sensor.enabled, "kind": kind, "path": path, "trigger": sensor.trigger})
+    });
+    Json(json!({"sensors": sensors.collect::<Vec<_>>()}))
+}
+
+pub(super) async fn messages(State(state): State<Arc<ApiState>>, Query(query): Query<PageQuery>) -> Result<Json<Value>, Problem> {
+    let mut messages = state.engine.store.messages(query.page::<MessageId>()?).await?;
+    messages.retain(|message| query.channel.as_ref().is_none_or(|channel| &message.channel == channel));
+    Ok(Json(json!({"messages": messages})))
+}

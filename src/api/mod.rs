@@ -1,0 +1,47 @@
+//! The HTTP surface: JSON API, webhooks, event stream, health and metrics.
+//!
+//! [`server`] accepts connections, [`routes`] is the list of what there is, [`problem`] words every error.
+
+mod events;
+mod executions;
+mod listing;
+pub mod problem;
+mod routes;
+pub mod server;
+mod stream;
+mod webhooks;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::auth::Tokens;
+use crate::engine::Engine;
+use crate::journal::Journal;
+use crate::tasks::Stop;
+
+pub use routes::router;
+
+/// What every handler works with.
+pub struct ApiState {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// Takes events.
+    pub journal: Arc<dyn Journal>,
+    /// Who may use the API.
+    pub tokens: Tokens,
+    /// Webhooks without auth that other hosts may call.
+    pub open_webhooks: BTreeSet<String>,
+    /// Places for requests to webhooks.
+    pub webhook_places: Semaphore,
+    /// The largest body, in bytes.
+    pub body_bytes: usize,
+    /// Given when the server stops; ends streams.
+    pub stop: Stop,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);

@@ -1,0 +1,145 @@
+//! Every error of the API: a problem document (RFC 9457), with what to do.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use crate::engine::RequestError;
+use crate::engine::ingest::Refused;
+use crate::journal::AcceptError;
+use crate::model::reason::Reason;
+use crate::sensors::webhooks::Rejected;
+use crate::store::StoreError;
+
+/// How long a sender is asked to wait when too much arrives, in seconds.
+const RETRY_AFTER_S: u64 = 1;
+
+/// A problem document.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    title: &'static str,
+    detail: String,
+    errors: Vec<Value>,
+    reason: Option<Reason>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, title, detail: detail.into(), errors: Vec::new(), reason: None }
+    }
+
+    /// The request is wrong.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "The request is not valid", detail)
+    }
+
+    /// There is no such thing.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Not found", detail)
+    }
+
+    /// The caller did not say who it is.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Not authorized", detail)
+    }
+
+    /// The method is not one that the address has.
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "this address exists, but not with this method")
+    }
+
+    /// The body is too large.
+    pub fn too_large(limit: usize) -> Self {
+        let detail = format!("the body is larger than {limit} bytes; the site's `limits.body` sets this");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", detail)
+    }
+
+    /// The body did not arrive in time.
+    pub fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time", "send the whole body without long pauses")
+    }
+
+    /// Too much arrives.
+    pub fn overloaded(detail: impl Into<String>) -> Self {
+        Self { reason: Some(Reason::Overloaded), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "Too much at once", detail) }
+    }
+
+    /// The store cannot be used.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self { reason: Some(Reason::StoreUnavailable), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "The store cannot be used", detail) }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::NotFound(detail) => Self::not_found(detail),
+            RequestError::Invalid(faults) => {
+                let errors = faults.iter().map(|fault| json!({"detail": fault})).collect();
+                Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The parameters do not fit the action", faults.join("; ")) }
+            }
+            RequestError::Conflict(detail) => Self::new(StatusCode::CONFLICT, "Not possible now", detail),
+            RequestError::Overloaded(detail) => Self::overloaded(detail),
+            RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        let detail = rejected.faults.iter().take(5).map(|(index, fault)| match index {
+            Some(index) => format!("event {index}: {fault}"),
+            None => fault.clone(),
+        });
+        let errors = rejected.faults.iter().filter_map(|(index, fault)| index.map(|index| json!({"index": index, "detail": fault})));
+        let errors: Vec<Value> = errors.take(100).collect();
+        Self { errors, ..Self::invalid(detail.collect::<Vec<_>>().join("; ")) }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown(detail) => Self::not_found(detail),
+            Refused::Unauthorized(detail) => Self::unauthorized(detail),
+            Refused::Rejected(rejected) => rejected.into(),
+            Refused::Accept(AcceptError::Overloaded(detail)) => Self::overloaded(detail),
+            Refused::Accept(AcceptError::Unavailable(detail)) => Self::unavailable(detail),
+            Refused::Accept(error @ AcceptError::BodyDiffers { .. }) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The Idempotency-Key was used before", error.to_string())
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let mut document = json!({"type": "about:blank", "title": self.title, "status": self.status.as_u16(), "detail": self.detail});
+        if !self.errors.is_empty() {
+            document["errors"] = Value::from(self.errors);
+        }
+        if let Some(reason) = self.reason {
+            document["reason"] = json!(reason);
+        }
+        let mut response = Response::new(Body::from(document.to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,72 @@
+//! The list of what there is, and who may use it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{Response, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+
+use super::problem::Problem;
+use super::{ApiState, events, executions, listing, stream, webhooks};
+use crate::engine::ingest::bearer;
+
+/// The router of everything that is served.
+pub fn router(state: Arc<ApiState>) -> Router {
+    let with_token = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/v1/events", get(events::list).post(events::emit))
+        .route("/api/v1/events/{id}", get(events::show))
+        .route("/api/v1/events/{id}/why", get(events::why))
+        .route("/api/v1/rules", get(listing::rules))
+        .route("/api/v1/rules/{rule}", get(listing::rule))
+        .route("/api/v1/rules/{rule}/why/{event}", get(events::rule_why))
+        .route("/api/v1/actions", get(listing::actions))
+        .route("/api/v1/packs", get(listing::packs))
+        .route("/api/v1/sensors", get(listing::sensors))
+        .route("/api/v1/messages", get(listing::messages))
+        .route("/api/v1/executions", get(executions::list).post(executions::request))
+        .route("/api/v1/executions/{id}", get(executions::show))
+        .route("/api/v1/executions/{id}/cancel", post(executions::cancel))
+        .route("/api/v1/stream", get(stream::watch))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&state), need_token));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/api/v1/webhooks/{name}", post(webhooks::take))
+        .merge(with_token)
+        .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .with_state(state)
+}
+
+/// Lets a request with a good token pass, and says whose it is.
+async fn need_token(State(state): State<Arc<ApiState>>, mut request: Request, next: Next) -> Response<Body> {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
+    match given.and_then(|token| state.tokens.principal(token)) {
+        Some(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        None => Problem::unauthorized("`Authorization: Bearer …` with a token is needed; the first one is in data/admin.token").into_response(),
+    }
+}
+
+/// Whether this process does its work: 200, or 503 with what is missing.
+async fn ready(State(state): State<Arc<ApiState>>) -> Response<Body> {
+    if !state.engine.load.is_ready() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting: what was left open is being picked up\n").into_response();
+    }
+    match state.engine.store.commit(crate::store::Batch::default()).await {
+        Ok(_) => "ready\n".into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(state): State<Arc<ApiState>>) -> Response<Body> {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], state.engine.metrics.text()).into_response()
+}

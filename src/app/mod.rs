@@ -1,0 +1,255 @@
+//! The composition root: builds everything in one straight function, and takes it down in the reverse order.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::api::{self, ApiState};
+use crate::auth::{TokenError, Tokens};
+use crate::chat::{ChatAdapter, adapters};
+use crate::clock::Clock;
+use crate::config::{SiteConfig, StoreKind};
+use crate::engine::catalog::Catalog;
+use crate::engine::conduct::{self, ATTEMPTS_AT_ONCE, RunnerTable};
+use crate::engine::deliver::{self, Outbox};
+use crate::engine::host::EngineHost;
+use crate::engine::recover::{self, Recovered};
+use crate::engine::{Engine, evaluate, housekeeping, supervise};
+use crate::journal::{Journal, inline};
+use crate::model::ids::IdSource;
+use crate::outbound;
+use crate::pack::Site;
+use crate::runners::{self, Limits};
+use crate::script::host::Surroundings;
+use crate::store::keyed::KeyedStore;
+use crate::store::lock::FolderLock;
+use crate::store::memory::MemorySpace;
+use crate::store::sled::SledSpace;
+use crate::store::{Batch, CommitError, Ruleset, Store, StoreError};
+use crate::tasks::{Stop, Tasks};
+use crate::telemetry::Metrics;
+
+/// How long actions that run may go on when the process is asked to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The token file.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The address.
+    #[error("cannot listen on {address}: {source}; is another Signalman running, or set `listen` in signalman.yaml")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// Something else that the system refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The client for outgoing requests.
+    #[error("cannot prepare outgoing requests: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// The parts that a test may choose.
+pub struct Parts {
+    /// Everything durable.
+    pub store: Arc<dyn Store>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes ids.
+    pub ids: Arc<IdSource>,
+}
+
+type Teardown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A running Signalman.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// Takes events.
+    pub journal: Arc<dyn Journal>,
+    /// What the start found left open.
+    pub recovered: Recovered,
+    teardown: Vec<(&'static str, Teardown)>,
+}
+
+/// Opens the store that the site asks for, alone.
+///
+/// # Errors
+/// When another process has the folder, or the store cannot be opened.
+pub fn open_store(config: &SiteConfig) -> Result<(Arc<dyn Store>, FolderLock), StoreError> {
+    let lock = FolderLock::take(&config.data)?;
+    let store: Arc<dyn Store> = match config.store {
+        StoreKind::Memory => Arc::new(KeyedStore::new(MemorySpace::default())?),
+        StoreKind::Embedded => Arc::new(KeyedStore::new(SledSpace::open(&config.data.join("store"))?)?),
+    };
+    Ok((store, lock))
+}
+
+/// Builds and starts everything.
+///
+/// # Errors
+/// When a part cannot be started; what had been started is taken down.
+pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
+    let Parts { store, clock, ids } = parts;
+    let config = site.config.clone();
+    let mut teardown: Vec<(&'static str, Teardown)> = Vec::new();
+    let tasks = Arc::new(Tasks::new());
+
+    std::fs::create_dir_all(&config.data).map_err(|source| StartError::System { what: "cannot make the data folder", source })?;
+    let tokens = Tokens::open(&*store, &config.data, &ids).await?;
+    let ruleset = store_rules(&*store, &site, &*clock).await?;
+
+    let host = Arc::new(EngineHost::default());
+    let surroundings = Arc::new(Surroundings {
+        host: Arc::clone(&host) as _,
+        clock: Arc::clone(&clock),
+        http: outbound::client()?,
+        runtime: tokio::runtime::Handle::current(),
+    });
+    let table = runner_table(&surroundings, &config)?;
+    let (outbox, postmen) = Outbox::new(chat_adapters(&config));
+    let metrics = Arc::new(Metrics::new());
+    let catalog = Catalog::of(site, ruleset);
+    let sensors = catalog.sensors.clone();
+    let (engine, commands) = Engine::new(store, clock, ids, catalog, metrics, outbox, config.limits.open_executions);
+    host.set(&engine);
+
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+    let address = listener.local_addr().map_err(|source| StartError::System { what: "cannot tell the address", source })?;
+    let (open, recovered) = recover::settle(&engine).await?;
+
+    // From the last consumer to the first producer, so that nothing is produced before somebody takes it.
+    let (stop_delivery, delivery) = (Stop::new(), Arc::new(Tasks::new()));
+    for postman in postmen {
+        delivery.spawn("deliver", deliver::run(Arc::clone(&engine), postman, stop_delivery.clone()));
+    }
+    push(&mut teardown, "delivery", end_tasks(stop_delivery, Arc::clone(&delivery)));
+
+    let (drain, stop_conductor, conductor) = (Stop::new(), Stop::new(), Arc::new(Tasks::new()));
+    conductor.spawn("conduct", conduct::run(Arc::clone(&engine), table, open, commands, drain.clone(), stop_conductor.clone()));
+    push(&mut teardown, "conductor", async move {
+        drain.stop();
+        let joined = tokio::time::timeout(DRAIN, conductor.join());
+        if joined.await.is_err() {
+            tracing::warn!("actions still run after {DRAIN:?} and are stopped; the next start settles them");
+        }
+        stop_conductor.stop();
+        conductor.join().await;
+    });
+
+    let (journal, deliveries) = inline::channel();
+    let journal: Arc<dyn Journal> = Arc::new(journal);
+    let (stop_evaluator, evaluator) = (Stop::new(), Arc::new(Tasks::new()));
+    evaluator.spawn("evaluate", evaluate::run(Arc::clone(&engine), deliveries, stop_evaluator.clone()));
+    push(&mut teardown, "evaluator", end_tasks(stop_evaluator, evaluator));
+
+    let stop_background = Stop::new();
+    tasks.spawn("housekeeping", housekeeping::run(Arc::clone(&engine), config.retention, stop_background.clone()));
+    for sensor in sensors.into_iter().filter(|sensor| sensor.enabled) {
+        let name = format!("sensor {}", sensor.reference);
+        tasks.spawn(name, supervise::run(Arc::clone(&engine), sensor, Arc::clone(&journal), stop_background.clone()));
+    }
+    push(&mut teardown, "sensors and housekeeping", end_tasks(stop_background, tasks));
+
+    let (stop_server, server) = (Stop::new(), Arc::new(Tasks::new()));
+    let state = ApiState {
+        engine: Arc::clone(&engine),
+        journal: Arc::clone(&journal),
+        tokens,
+        open_webhooks: config.open_webhooks.clone(),
+        webhook_places: Semaphore::new(config.limits.webhook_concurrency),
+        body_bytes: config.limits.body_bytes,
+        stop: stop_server.clone(),
+    };
+    server.spawn("server", api::server::serve(listener, api::router(Arc::new(state)), stop_server.clone()));
+    push(&mut teardown, "server", end_tasks(stop_server, server));
+
+    engine.load.set_ready();
+    Ok(App { address, engine, journal, recovered, teardown })
+}
+
+impl App {
+    /// Takes everything down, the last built first: no more requests, then no more evaluation, then actions end, then messages go out.
+    pub async fn stop(mut self) {
+        while let Some((name, teardown)) = self.teardown.pop() {
+            tracing::debug!("stopping: {name}");
+            teardown.await;
+        }
+    }
+}
+
+fn push(teardown: &mut Vec<(&'static str, Teardown)>, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    teardown.push((name, Box::pin(work)));
+}
+
+async fn end_tasks(stop: Stop, tasks: Arc<Tasks>) {
+    stop.stop();
+    tasks.join().await;
+}
+
+fn runner_table(surroundings: &Arc<Surroundings>, config: &SiteConfig) -> Result<RunnerTable, StartError> {
+    let limits = Limits { script_threads: config.limits.script_threads };
+    let mut runners = BTreeMap::new();
+    for kind in runners::KINDS {
+        let runner = (kind.build)(surroundings, limits).map_err(|source| StartError::System { what: "cannot start the runners", source })?;
+        let places = if kind.needs_script { limits.script_threads } else { ATTEMPTS_AT_ONCE };
+        runners.insert(kind.name, (runner, places));
+    }
+    Ok(RunnerTable { runners })
+}
+
+fn chat_adapters(config: &SiteConfig) -> BTreeMap<String, Arc<dyn ChatAdapter>> {
+    let built = config.chat.iter().filter_map(|(name, kind)| Some((name.clone(), (adapters::kind(kind)?.build)(name))));
+    built.collect()
+}
+
+/// Stores the rules if they differ from those stored last; the number of their set.
+async fn store_rules(store: &dyn Store, site: &Site, clock: &dyn Clock) -> Result<u64, StoreError> {
+    let mut rules: Vec<_> = site.rules.iter().map(|rule| (rule.rule.reference.clone(), rule.revision.clone())).collect();
+    rules.sort();
+    let last = store.ruleset(None).await?;
+    if let Some(last) = last.as_ref().filter(|last| last.rules == rules) {
+        return Ok(last.number);
+    }
+    let number = last.map_or(0, |last| last.number) + 1;
+    let definitions = site.rules.iter().map(|rule| (rule.revision.clone(), serde_json::json!(rule.rule))).collect();
+    let batch = Batch { definitions, ruleset: Some(Ruleset { number, since: clock.now(), rules }), ..Batch::default() };
+    match store.commit(batch).await {
+        Ok(_) => Ok(number),
+        Err(CommitError::Store(error)) => Err(error),
+        Err(CommitError::Conflict { what }) => Err(StoreError::Unavailable(format!("{what} was stored by another process"))),
+    }
+}
+
+/// Reads a site and says what is wrong with it.
+///
+/// # Errors
+/// The faults, as text, when the site cannot run.
+pub fn load_site(folder: &Path, environment: &crate::config::Environment) -> Result<(Site, Vec<String>), Vec<String>> {
+    let (site, faults) = crate::pack::load(folder, environment);
+    let texts = faults.0.iter().map(ToString::to_string).collect();
+    if faults.allow() { Ok((site, texts)) } else { Err(texts) }
+}
