@@ -24,3 +24,4 @@ pub mod engine;
 pub mod auth;
 pub mod api;
 pub mod app;
+pub mod cli;

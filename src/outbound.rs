@@ -59,7 +59,18 @@ impl Outbound {
     /// A request without anything extra.
     #[must_use]
     pub fn new(method: &'static str, url: &str, execution: ExecutionId, depth: u32) -> Self {
-        Self { method, url: url.into(), headers: Map::new(), query: Map::new(), body: None, json: false, expect: Vec::new(), execution, depth, number: None }
+        Self {
+            method,
+            url: url.into(),
+            headers: Map::new(),
+            query: Map::new(),
+            body: None,
+            json: false,
+            expect: Vec::new(),
+            execution,
+            depth,
+            number: None,
+        }
     }
 
     /// Sends a value as JSON.
@@ -111,10 +122,17 @@ pub async fn send(client: &Client, pack: &Pack, outbound: Outbound) -> Result<Re
     }
     let (method, url, expect) = (outbound.method, outbound.url.clone(), outbound.expect.clone());
     let request = build(client, outbound)?;
-    let unreachable = |error: &reqwest::Error| Failure { reason: Reason::Unreachable, message: format!("{method} {url}: {}", innermost(error)), retry: true };
+    let unreachable = |error: &reqwest::Error| Failure {
+        reason: Reason::Unreachable,
+        message: format!("{method} {url}: {}", innermost(error)),
+        retry: true,
+    };
     let mut response = client.execute(request).await.map_err(|error| unreachable(&error))?;
     let status = response.status().as_u16();
-    let headers = response.headers().iter().map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()).into_owned())));
+    let headers = response
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()).into_owned())));
     let headers = headers.collect();
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {

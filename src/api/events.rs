@@ -75,7 +75,9 @@ pub(super) async fn list(State(state): State<Arc<ApiState>>, Query(query): Query
 pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
     let id = event_id(&state, &id).await?;
     let event = state.engine.store.event(id).await?;
-    event.map(|event| Json(json!(event))).ok_or_else(|| Problem::not_found(format!("there is no event {id}; it may be older than the site keeps events")))
+    event
+        .map(|event| Json(json!(event)))
+        .ok_or_else(|| Problem::not_found(format!("there is no event {id}; it may be older than the site keeps events")))
 }
 
 pub(super) async fn why(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
@@ -83,7 +85,10 @@ pub(super) async fn why(State(state): State<Arc<ApiState>>, Path(id): Path<Strin
     Ok(Json(json!(why::event(&state.engine, id).await?)))
 }
 
-pub(super) async fn rule_why(State(state): State<Arc<ApiState>>, Path((rule, event)): Path<(String, String)>) -> Result<Json<Value>, Problem> {
+pub(super) async fn rule_why(
+    State(state): State<Arc<ApiState>>,
+    Path((rule, event)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
     let id = event_id(&state, &event).await?;
     Ok(Json(json!(why::rule(&state.engine, &rule, id).await?)))
 }

@@ -60,7 +60,9 @@ pub(super) async fn list(State(state): State<Arc<ApiState>>, Query(query): Query
 pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
     let id = execution_id(&state, &id).await?;
     let execution = state.engine.store.execution(id).await?;
-    execution.map(|execution| Json(shown(&state.engine, &execution))).ok_or_else(|| Problem::not_found(format!("there is no execution {id}")))
+    execution
+        .map(|execution| Json(shown(&state.engine, &execution)))
+        .ok_or_else(|| Problem::not_found(format!("there is no execution {id}")))
 }
 
 pub(super) async fn cancel(

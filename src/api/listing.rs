@@ -59,7 +59,11 @@ pub(super) async fn execution_id(state: &ApiState, text: &str) -> Result<Executi
         return Ok(id);
     }
     let recent = state.engine.store.executions(Page { before: None, limit: search(text)? }).await?;
-    one(text, "execution", recent.into_iter().map(|execution| execution.id).filter(|id: &ExecutionId| id.short().eq_ignore_ascii_case(text)))
+    one(
+        text,
+        "execution",
+        recent.into_iter().map(|execution| execution.id).filter(|id: &ExecutionId| id.short().eq_ignore_ascii_case(text)),
+    )
 }
 
 fn search(text: &str) -> Result<usize, Problem> {
@@ -115,7 +119,10 @@ pub(super) async fn actions(State(state): State<Arc<ApiState>>) -> Json<Value> {
 
 pub(super) async fn packs(State(state): State<Arc<ApiState>>) -> Json<Value> {
     let catalog = state.engine.catalog.get();
-    let packs = catalog.packs.values().map(|pack| json!({"ref": pack.reference, "name": pack.name, "version": pack.version, "description": pack.description}));
+    let packs = catalog
+        .packs
+        .values()
+        .map(|pack| json!({"ref": pack.reference, "name": pack.name, "version": pack.version, "description": pack.description}));
     Json(json!({"packs": packs.collect::<Vec<_>>()}))
 }
 

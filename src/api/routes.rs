@@ -52,7 +52,9 @@ async fn need_token(State(state): State<Arc<ApiState>>, mut request: Request, ne
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
-        None => Problem::unauthorized("`Authorization: Bearer …` with a token is needed; the first one is in data/admin.token").into_response(),
+        None => {
+            Problem::unauthorized("`Authorization: Bearer …` with a token is needed; the first one is in data/admin.token").into_response()
+        }
     }
 }
 

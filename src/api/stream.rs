@@ -38,7 +38,9 @@ struct Watcher {
 pub(super) async fn watch(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
     let after = match headers.get("last-event-id") {
         None => None,
-        Some(value) => Some(value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| Problem::invalid("`Last-Event-ID` must be a number"))?),
+        Some(value) => Some(
+            value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| Problem::invalid("`Last-Event-ID` must be a number"))?,
+        ),
     };
     // A watcher that has seen the last commit of an earlier run has missed nothing yet.
     let nothing_since = match after {

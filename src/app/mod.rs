@@ -214,7 +214,8 @@ fn runner_table(surroundings: &Arc<Surroundings>, config: &SiteConfig) -> Result
     let limits = Limits { script_threads: config.limits.script_threads };
     let mut runners = BTreeMap::new();
     for kind in runners::KINDS {
-        let runner = (kind.build)(surroundings, limits).map_err(|source| StartError::System { what: "cannot start the runners", source })?;
+        let runner =
+            (kind.build)(surroundings, limits).map_err(|source| StartError::System { what: "cannot start the runners", source })?;
         let places = if kind.needs_script { limits.script_threads } else { ATTEMPTS_AT_ONCE };
         runners.insert(kind.name, (runner, places));
     }

@@ -21,6 +21,8 @@ pub fn outcome(execution: &Execution) -> String {
         Status::TimedOut => format!("❌ `{action}` timed out{attempts}{by}: {error} · `{id}`"),
         Status::Canceled => format!("⏹ `{action}` was canceled{by}: {error} · `{id}`"),
         Status::Failed => format!("❌ `{action}` failed{attempts}{by}: {error} · `{id}`"),
-        Status::Requested | Status::Delayed | Status::Running | Status::Canceling => format!("`{action}` is {}{by} · `{id}`", state.status.name()),
+        Status::Requested | Status::Delayed | Status::Running | Status::Canceling => {
+            format!("`{action}` is {}{by} · `{id}`", state.status.name())
+        }
     }
 }

@@ -113,7 +113,11 @@ impl<'s> Reader<'s> {
                 let (line, column) = (error.marker().line(), error.marker().col() + 1);
                 let fault = self.source.fault(line, column, format!("not valid YAML: {}", error.info()));
                 let cut = fault.line.as_deref().is_some_and(|line| line.contains("<%"));
-                Err(if cut { fault.hint("an expression that holds `#`, `, ` or `: `, or stands inside { }, must be quoted") } else { fault })
+                Err(if cut {
+                    fault.hint("an expression that holds `#`, `, ` or `: `, or stands inside { }, must be quoted")
+                } else {
+                    fault
+                })
             }
             None => Err(self.source.whole("the file ends too early")),
         }

@@ -111,8 +111,16 @@ pub async fn run(
     stop: Stop,
 ) {
     let commands = engine.commands.clone();
-    let mut conductor =
-        Conductor { engine, table, open: HashMap::new(), lanes: BTreeMap::new(), due: BinaryHeap::new(), commands, drain: drain.clone(), stop: stop.clone() };
+    let mut conductor = Conductor {
+        engine,
+        table,
+        open: HashMap::new(),
+        lanes: BTreeMap::new(),
+        due: BinaryHeap::new(),
+        commands,
+        drain: drain.clone(),
+        stop: stop.clone(),
+    };
     for execution in recovered {
         conductor.admit(execution);
     }
@@ -158,7 +166,8 @@ impl Conductor {
         let id = execution.id;
         let catalog = self.engine.catalog.get();
         // A kind that has gone with its action fails when its turn comes; any lane will do.
-        let runner = catalog.actions.get(&execution.request.action).and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
+        let runner =
+            catalog.actions.get(&execution.request.action).and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
         let lane = (runner.map_or("", |(name, _)| *name), execution.request.action.split('.').next().unwrap_or_default().to_string());
         match execution.state.next_attempt_at {
             Some(at) if execution.state.status == Status::Delayed => self.due.push(Reverse((at, id))),
@@ -257,7 +266,8 @@ impl Conductor {
         for ((runner, _), lane) in &self.lanes {
             *running.entry(runner).or_default() += lane.running;
         }
-        let lanes: Vec<(&'static str, String)> = self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
+        let lanes: Vec<(&'static str, String)> =
+            self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
         let mut started = true;
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
             for key in &lanes {
@@ -283,7 +293,8 @@ impl Conductor {
     fn start(&mut self, id: ExecutionId, effects: &mut Effects) -> bool {
         let now = self.engine.clock.now();
         let catalog = self.engine.catalog.get();
-        let Some(open) = self.open.get_mut(&id).filter(|open| matches!(open.execution.state.status, Status::Requested | Status::Delayed)) else {
+        let Some(open) = self.open.get_mut(&id).filter(|open| matches!(open.execution.state.status, Status::Requested | Status::Delayed))
+        else {
             return false; // canceled while it waited
         };
         let action = catalog.actions.get(&open.execution.request.action).filter(|action| action.enabled);
@@ -296,7 +307,9 @@ impl Conductor {
             self.record(id, effects);
             return false;
         };
-        open.execution.change(Change::Start { at: now, action_revision: action.revision.clone() }).expect("an execution that waits can start");
+        open.execution
+            .change(Change::Start { at: now, action_revision: action.revision.clone() })
+            .expect("an execution that waits can start");
         let stop = self.stop.child();
         open.stop = Some(stop.clone());
         let deadline = now + chrono::Duration::from_std(action.timeout).unwrap_or(chrono::Duration::days(1));

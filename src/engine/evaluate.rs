@@ -198,7 +198,11 @@ impl Work<'_> {
         let stored = match new.rejected {
             Some(detail) => aside(event, Reason::Rejected, detail),
             None if event.depth > MAX_DEPTH => {
-                let detail = format!("caused by execution {} at depth {}", event.cause.as_ref().map_or_else(String::new, |cause| cause.execution.to_string()), event.depth);
+                let detail = format!(
+                    "caused by execution {} at depth {}",
+                    event.cause.as_ref().map_or_else(String::new, |cause| cause.execution.to_string()),
+                    event.depth
+                );
                 tracing::warn!(event = %event.id, trigger = event.trigger, "dropped as a loop: {detail}");
                 aside(event, Reason::Loop, detail)
             }
@@ -209,7 +213,10 @@ impl Work<'_> {
     }
 
     fn judge(&mut self, event: Event) -> StoredEvent {
-        let attempt = || catch_unwind(AssertUnwindSafe(|| judge(&self.catalog.rules, &event))).unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into()));
+        let attempt = || {
+            catch_unwind(AssertUnwindSafe(|| judge(&self.catalog.rules, &event)))
+                .unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into()))
+        };
         // Twice, because the second time tells a passing fault from one of the event.
         let judgement = match attempt().or_else(|_| attempt()) {
             Ok(judgement) => judgement,
@@ -235,7 +242,9 @@ impl Work<'_> {
         let action = self.catalog.actions.get(&rule.action);
         let (parameters, fault) = match (action, &matched.parameters) {
             (None, _) => (Map::new(), Some((Reason::UnknownAction, self.catalog.no_action(&rule.action)))),
-            (Some(action), _) if !action.enabled => (Map::new(), Some((Reason::UnknownAction, format!("action `{}` is not enabled", rule.action)))),
+            (Some(action), _) if !action.enabled => {
+                (Map::new(), Some((Reason::UnknownAction, format!("action `{}` is not enabled", rule.action))))
+            }
             (Some(_), Err(fault)) => (Map::new(), Some((Reason::ParametersFailed, fault.clone()))),
             (Some(action), Ok(given)) => match bind(&action.parameters, given) {
                 Ok(parameters) => (parameters, None),

@@ -23,7 +23,8 @@ pub async fn run(engine: Arc<Engine>, retention: Retention, stop: Stop) {
     let span = |kept: Duration| chrono::Duration::from_std(kept).unwrap_or(chrono::Duration::days(36_500));
     loop {
         let now = engine.clock.now();
-        let cut = Cut { events: now - span(retention.events), executions: now - span(retention.executions), sightings: now - SIGHTINGS_KEPT };
+        let cut =
+            Cut { events: now - span(retention.events), executions: now - span(retention.executions), sightings: now - SIGHTINGS_KEPT };
         loop {
             match engine.store.expire(cut, TOGETHER).await {
                 Ok(removed) => {

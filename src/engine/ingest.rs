@@ -49,7 +49,10 @@ pub async fn webhook(
     body: &[u8],
 ) -> Result<Taken, Refused> {
     let catalog = engine.catalog.get();
-    let found = catalog.sensors.iter().find(|sensor| sensor.enabled && matches!(&sensor.kind, SensorKind::Webhook { name: own, .. } if own == name));
+    let found = catalog
+        .sensors
+        .iter()
+        .find(|sensor| sensor.enabled && matches!(&sensor.kind, SensorKind::Webhook { name: own, .. } if own == name));
     let Some(SensorDefinition { trigger, kind: SensorKind::Webhook { decoder, auth, repeats, memory, .. }, .. }) = found else {
         return Err(Refused::Unknown(format!("there is no webhook `{name}`")));
     };
@@ -96,10 +99,16 @@ pub async fn emit(engine: &Engine, journal: &dyn Journal, event: NewEvent) -> Re
 fn check_sender(auth: &WebhookAuth, peer: SocketAddr, open: bool, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
     match auth {
         WebhookAuth::None if open || peer.ip().to_canonical().is_loopback() => Ok(()),
-        WebhookAuth::None => Err("this webhook takes calls from this machine only; list it in `open_webhooks` to open it, or give it `auth`".into()),
+        WebhookAuth::None => {
+            Err("this webhook takes calls from this machine only; list it in `open_webhooks` to open it, or give it `auth`".into())
+        }
         WebhookAuth::Bearer(secret) => {
             let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
-            if given.is_some_and(|given| secret.matches(given)) { Ok(()) } else { Err("`Authorization: Bearer …` with this webhook's token is needed".into()) }
+            if given.is_some_and(|given| secret.matches(given)) {
+                Ok(())
+            } else {
+                Err("`Authorization: Bearer …` with this webhook's token is needed".into())
+            }
         }
         WebhookAuth::Hmac { secret, header } => {
             let wrong = || format!("the header `{header}` must be the HMAC-SHA256 of the body, in hexadecimal");

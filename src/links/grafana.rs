@@ -16,7 +16,11 @@ const OPTIONS: &[&str] = &["url", "version", "uid", "slug", "variables", "from",
 pub fn dashboard(options: &Map<String, Value>) -> Result<String, String> {
     let options = Options::new("grafana", options, OPTIONS)?;
     let version_text = options.text("version")?.unwrap_or_else(|| "9".into());
-    let version: u32 = version_text.split('.').next().and_then(|major| major.parse().ok()).ok_or_else(|| format!("links.grafana: `version` must be a number, not `{version_text}`"))?;
+    let version: u32 = version_text
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok())
+        .ok_or_else(|| format!("links.grafana: `version` must be a number, not `{version_text}`"))?;
     let slug = options.text("slug")?;
     let path = if version < 5 {
         let slug = slug.ok_or("links.grafana needs `slug` before version 5")?;
@@ -42,7 +46,8 @@ pub fn dashboard(options: &Map<String, Value>) -> Result<String, String> {
     if let Some(panel) = options.text("panel")? {
         query.push((if version < 7 { "panelId" } else { "viewPanel" }.into(), panel));
     }
-    let mut pairs: Vec<String> = query.iter().map(|(name, value)| format!("{}={}", percent_encode(name, b""), percent_encode(value, b"$"))).collect();
+    let mut pairs: Vec<String> =
+        query.iter().map(|(name, value)| format!("{}={}", percent_encode(name, b""), percent_encode(value, b"$"))).collect();
     if version < 7 && options.value("panel").is_some() {
         pairs.push("fullscreen".into());
     }

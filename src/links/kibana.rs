@@ -28,7 +28,7 @@ pub fn discover(options: &Map<String, Value>) -> Result<String, String> {
     let time = if major >= 7 {
         json!({"from": from.iso(), "to": to.iso()})
     } else {
-        json!({"from": from.iso(), "mode": mode(&from, &to), "to": to.iso()})
+        json!({"from": from.iso(), "mode": mode(&from, &to)?, "to": to.iso()})
     };
     let global = match major {
         4 | 5 => json!({"refreshInterval": {"display": "Off", "pause": false, "value": 0}, "time": time}),
@@ -64,11 +64,12 @@ fn version(options: &Options<'_>) -> Result<(u32, u32), String> {
 }
 
 /// Up to version 6 the kind of range is said beside it and must fit.
-fn mode(from: &Time, to: &Time) -> &'static str {
+fn mode(from: &Time, to: &Time) -> Result<&'static str, String> {
     match (from, to) {
-        (Time::At(_), _) | (_, Time::At(_)) => "absolute",
-        (Time::Relative(from), Time::Relative(to)) if from.contains('/') || to.contains('/') => "quick",
-        _ => "relative",
+        (Time::At(_), Time::At(_)) => Ok("absolute"),
+        (Time::Relative(from), Time::Relative(to)) if from.contains('/') || to.contains('/') => Ok("quick"),
+        (Time::Relative(_), Time::Relative(_)) => Ok("relative"),
+        _ => Err("links.kibana: before version 7 `from` and `to` must both be times, or both be relative".into()),
     }
 }
 
@@ -102,7 +103,9 @@ mod tests {
 
     #[test]
     fn each_generation_has_its_form() {
-        let five = link(&json!({"url": "http://k:5601/", "version": 5, "index": "logstash-*", "query": "level:error AND app:\"a b\"", "from": "2015-09-19T06:31:44Z", "to": "2015-09-23T18:31:44Z"}));
+        let five = link(
+            &json!({"url": "http://k:5601/", "version": 5, "index": "logstash-*", "query": "level:error AND app:\"a b\"", "from": "2015-09-19T06:31:44Z", "to": "2015-09-23T18:31:44Z"}),
+        );
         assert_eq!(
             decoded(&five),
             "http://k:5601/app/kibana#/discover?_g=(refreshInterval:(display:Off,pause:!f,value:0),time:(from:'2015-09-19T06:31:44.000Z',mode:absolute,to:'2015-09-23T18:31:44.000Z'))&_a=(columns:!(_source),index:'logstash-*',interval:auto,query:(query_string:(analyze_wildcard:!t,query:'level:error AND app:\"a b\"')),sort:!('@timestamp',desc))"
@@ -112,7 +115,9 @@ mod tests {
             decoded(&six),
             "https://k/app/kibana#/discover?_g=(time:(from:now-1h,mode:relative,to:now))&_a=(columns:!(_source),index:'4a7ed900-4bbd',interval:auto,query:(language:lucene,query:a),sort:!('@timestamp',desc))"
         );
-        let seven = link(&json!({"url": "https://k", "version": "7.10", "index": "t-*", "query": "can't", "from": "now-1h", "columns": ["message"]}));
+        let seven = link(
+            &json!({"url": "https://k", "version": "7.10", "index": "t-*", "query": "can't", "from": "now-1h", "columns": ["message"]}),
+        );
         assert_eq!(
             decoded(&seven),
             "https://k/app/discover#/?_g=(filters:!(),refreshInterval:(pause:!t,value:0),time:(from:now-1h,to:now))&_a=(columns:!(message),filters:!(),index:'t-*',interval:auto,query:(language:lucene,query:'can!'t'),sort:!(!('@timestamp',desc)))"

@@ -190,6 +190,7 @@ pub struct Execution {
 
 /// What changes together with the status.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the fields are those of `State` by name")]
 pub enum Change {
     /// An attempt starts.
     Start { at: DateTime<Utc>, action_revision: Revision },

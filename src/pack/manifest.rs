@@ -45,12 +45,7 @@ pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 100 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
-fn pack_config(
-    fields: &mut Fields<'_, '_>,
-    schema: &[(Key, Node)],
-    pack: &str,
-    site: &SiteConfig,
-) -> (Map<String, Value>, Vec<String>) {
+fn pack_config(fields: &mut Fields<'_, '_>, schema: &[(Key, Node)], pack: &str, site: &SiteConfig) -> (Map<String, Value>, Vec<String>) {
     let given = site.packs.get(pack).cloned().unwrap_or_default();
     let site_file = SourceFile::new(crate::config::FILE, "");
     let (mut config, mut secrets, mut known) = (Map::new(), given.secrets.clone(), Vec::new());

@@ -46,9 +46,9 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
     let parameter_pairs: &[(Key, Node)] = parameter_pairs.unwrap_or_default();
     let notify = fields.node("notify").and_then(|node| read_notify(&mut fields, node));
     fields.finish();
-    let parameters = parameter_pairs.iter().map(|(key, node)| {
-        (key.text.clone(), Source { value: node.value(), place: source.place(node.line, node.column) })
-    });
+    let parameters = parameter_pairs
+        .iter()
+        .map(|(key, node)| (key.text.clone(), Source { value: node.value(), place: source.place(node.line, node.column) }));
     let place = action_node.map_or_else(|| source.place(node.line, node.column), |node| source.place(node.line, node.column));
     let (trigger, trigger_parameters, trigger_pairs) = trigger?;
     let rule = Rule {

@@ -51,7 +51,14 @@ pub(super) fn read(
         fields.finish();
     }
     let place = source.place(node.line, node.column);
-    Some(SensorDefinition { reference: format!("{}.{}", pack.reference, name?), description, enabled, trigger: trigger?, kind: kind?, place })
+    Some(SensorDefinition {
+        reference: format!("{}.{}", pack.reference, name?),
+        description,
+        enabled,
+        trigger: trigger?,
+        kind: kind?,
+        place,
+    })
 }
 
 fn webhook(fields: &mut Fields<'_, '_>, stem: &str, reader: &Reader<'_>) -> Option<SensorKind> {
@@ -128,4 +135,3 @@ fn polling(fields: &mut Fields<'_, '_>, kind: &'static str, pack: &Pack) -> Opti
     }
     None
 }
-

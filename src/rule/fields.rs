@@ -41,7 +41,8 @@ impl FieldReader {
         }
         let slot = self.paths.len();
         self.paths.push(path.clone());
-        let names: Vec<&String> = path.steps.iter().map_while(|step| if let Step::Field(name) = step { Some(name) } else { None }).collect();
+        let names: Vec<&String> =
+            path.steps.iter().map_while(|step| if let Step::Field(name) = step { Some(name) } else { None }).collect();
         let mut branch = &mut self.root;
         for name in &names {
             let index = branch.children.iter().position(|(child, _)| child == *name).unwrap_or_else(|| {

@@ -147,10 +147,7 @@ impl Decision {
 
     /// Matches, near-misses and failures are stored; the rest can be recomputed.
     fn is_kept(&self) -> bool {
-        matches!(
-            self.reason,
-            Reason::Matched | Reason::Shadowed | Reason::GuardNotHeld | Reason::GuardFailed | Reason::CriterionFailed
-        )
+        matches!(self.reason, Reason::Matched | Reason::Shadowed | Reason::GuardNotHeld | Reason::GuardFailed | Reason::CriterionFailed)
     }
 }
 
@@ -227,7 +224,8 @@ mod tests {
     use crate::model::rule::{Criterion, Operator, Rule, Source};
 
     fn rule(criteria: &[(&str, Operator, Value)], at_least: Option<usize>, when: Option<&str>) -> Rule {
-        let criteria = criteria.iter().map(|(key, operator, pattern)| Criterion { key: (*key).into(), operator: *operator, pattern: pattern.clone() });
+        let criteria =
+            criteria.iter().map(|(key, operator, pattern)| Criterion { key: (*key).into(), operator: *operator, pattern: pattern.clone() });
         Rule {
             reference: "default.r".into(),
             description: String::new(),

@@ -82,7 +82,8 @@ fn ended(reason: Reason, message: &str, retry: bool) -> RunError {
 fn outbound(call: &ActionCall) -> Result<Outbound, Failure> {
     let parameters = &call.execution.request.parameters;
     let text = |name: &str| parameters.get(name).and_then(Value::as_str).unwrap_or_default();
-    let method = METHODS.iter().find(|method| **method == text("method")).ok_or_else(|| Failure::misuse("`method` is not one that is known"))?;
+    let method =
+        METHODS.iter().find(|method| **method == text("method")).ok_or_else(|| Failure::misuse("`method` is not one that is known"))?;
     let mut outbound = Outbound::new(method, text("url"), call.execution.id, call.execution.request.depth);
     let object = |name: &str| parameters.get(name).and_then(Value::as_object).cloned().unwrap_or_else(Map::new);
     outbound.headers = object("headers");

@@ -124,4 +124,3 @@ pub fn kind(name: &str) -> Option<&'static RunnerKind> {
 pub fn names() -> Vec<&'static str> {
     KINDS.iter().map(|kind| kind.name).collect()
 }
-

@@ -74,7 +74,12 @@ fn work(waiting: &Mutex<mpsc::Receiver<Job>>, cache: &ScriptCache, surroundings:
 impl ActionRunner for RhaiRunner {
     async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Output, RunError> {
         let (reply, end) = oneshot::channel();
-        let gone = || RunError { reason: Reason::RunnerPanicked, message: "the script's thread ended unexpectedly".into(), retry: false, log: Vec::new() };
+        let gone = || RunError {
+            reason: Reason::RunnerPanicked,
+            message: "the script's thread ended unexpectedly".into(),
+            retry: false,
+            log: Vec::new(),
+        };
         self.jobs.send(Job { call, cx, reply }).await.map_err(|_| gone())?;
         let ScriptEnd { outcome, log } = end.await.map_err(|_| gone())?;
         match outcome {

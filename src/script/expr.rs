@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use rhai::packages::{ArithmeticPackage, BasicArrayPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage, MoreStringPackage, Package};
+use rhai::packages::{
+    ArithmeticPackage, BasicArrayPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage, MoreStringPackage, Package,
+};
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
 use serde_json::Value;
 
@@ -71,11 +73,16 @@ impl Expression {
     /// When it is no expression, is too long, or uses an unknown name.
     pub fn compile(source: &str, names: &[&'static str]) -> Result<Self, ExpressionError> {
         if source.len() > MAX_SOURCE_BYTES {
-            return Err(ExpressionError { message: format!("the expression is longer than {MAX_SOURCE_BYTES} bytes"), line: None, column: None });
+            return Err(ExpressionError {
+                message: format!("the expression is longer than {MAX_SOURCE_BYTES} bytes"),
+                line: None,
+                column: None,
+            });
         }
         let mut scope = Scope::new();
         for name in names {
-            scope.push_constant_dynamic(*name, Dynamic::UNIT);
+            // A constant would be folded into the expression with the value it has here.
+            scope.push_dynamic(*name, Dynamic::UNIT);
         }
         let ast = ENGINE.compile_expression_with_scope(&scope, source).map_err(|error| ExpressionError {
             message: format!("{}", error.err_type()),
@@ -92,7 +99,7 @@ impl Expression {
     pub fn evaluate(&self, names: &Names) -> Result<Value, ExpressionError> {
         let mut scope = names.scope.clone();
         let value: Dynamic = ENGINE.eval_ast_with_scope(&mut scope, &self.ast).map_err(|error| failure(&error))?;
-        rhai::serde::from_dynamic(&value).map_err(|error| failure(&error))
+        rhai::serde::from_dynamic(&value.flatten()).map_err(|error| failure(&error))
     }
 }
 
@@ -146,6 +153,7 @@ mod tests {
         assert_eq!(evaluate("max(1, (trigger.values.qps / 1500.0).ceiling().to_int())").unwrap(), json!(3));
         assert_eq!(evaluate("trigger?.labels?.env == \"prod\"").unwrap(), json!(false));
         assert_eq!(evaluate("`${trigger.labels.app}-x`").unwrap(), json!("shop-x"));
+        assert_eq!(evaluate("trigger").unwrap()["values"]["cpu"], json!(81.5));
         assert_eq!(evaluate("#{a: trigger.list, b: ()}").unwrap(), json!({"a": [1, 2], "b": null}));
     }
 

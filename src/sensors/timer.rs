@@ -46,7 +46,8 @@ impl Sensor for Timer {
                 () = clock::sleep(&*cx.clock, self.every) => {}
             }
             let at = cx.clock.now();
-            let payload = json!({"executed_at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "every": duration::format(self.every)});
+            let payload =
+                json!({"executed_at": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true), "every": duration::format(self.every)});
             let event = NewEvent {
                 trigger: cx.trigger.clone(),
                 payload: RawJson::of(&payload),

@@ -23,7 +23,8 @@ impl FolderLock {
         let path = folder.join("lock");
         let failed = |what: &str, error: std::io::Error| StoreError::Unavailable(format!("cannot {what} `{}`: {error}", path.display()));
         std::fs::create_dir_all(folder).map_err(|error| failed("make the folder of", error))?;
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| failed("open", error))?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| failed("open", error))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut holder = String::new();
             file.read_to_string(&mut holder).map_err(|error| failed("read", error))?;

@@ -39,17 +39,14 @@ impl SledSpace {
             ::sled::Error::Corruption { .. } => damaged(path, &error.to_string()),
             error => StoreError::Unavailable(format!("cannot open the store in `{}`: {error}", path.display())),
         })?;
-        let folder = File::open(path)
-            .map_err(|error| StoreError::Unavailable(format!("cannot open the folder `{}`: {error}", path.display())))?;
+        let folder =
+            File::open(path).map_err(|error| StoreError::Unavailable(format!("cannot open the folder `{}`: {error}", path.display())))?;
         Ok(Self { db, folder })
     }
 }
 
 fn damaged(path: &Path, what: &str) -> StoreError {
-    StoreError::Corrupt(format!(
-        "{what}; move the folder `{}` aside, then restore a copy of it or start with an empty one",
-        path.display()
-    ))
+    StoreError::Corrupt(format!("{what}; move the folder `{}` aside, then restore a copy of it or start with an empty one", path.display()))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as `map_err(unavailable)`")]

@@ -81,7 +81,19 @@ impl Metrics {
         let options = HistogramOpts::new("commit_seconds", "Commit of events and decisions").buckets(buckets);
         let commit_seconds = Histogram::with_opts(options).expect("buckets are valid");
         registry.register(Box::new(commit_seconds.clone())).expect("names are unique");
-        Self { registry, events, verdicts, executions, open_executions, messages, webhooks, truncated_alerts, expired, commit_seconds, sensor_restarts }
+        Self {
+            registry,
+            events,
+            verdicts,
+            executions,
+            open_executions,
+            messages,
+            webhooks,
+            truncated_alerts,
+            expired,
+            commit_seconds,
+            sensor_restarts,
+        }
     }
 
     /// The metrics as Prometheus reads them.

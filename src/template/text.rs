@@ -124,18 +124,28 @@ static REGISTRY: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
     let mut registry = Handlebars::new();
     registry.register_escape_fn(handlebars::no_escape);
     registry.set_strict_mode(true);
-    registry.register_helper("json", Box::new(|h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
-        Ok(out.write(&argument(h, 0)?.to_string())?)
-    }));
-    registry.register_helper("default", Box::new(|h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
-        let given = h.param(0).filter(|param| !param.is_value_missing() && param.value().is_truthy(false)).map(|param| param.value().clone());
-        let value = given.map_or_else(|| argument(h, 1), Ok)?;
-        Ok(out.write(&plain(&value))?)
-    }));
+    registry.register_helper(
+        "json",
+        Box::new(|h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
+            Ok(out.write(&argument(h, 0)?.to_string())?)
+        }),
+    );
+    registry.register_helper(
+        "default",
+        Box::new(|h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
+            let given =
+                h.param(0).filter(|param| !param.is_value_missing() && param.value().is_truthy(false)).map(|param| param.value().clone());
+            let value = given.map_or_else(|| argument(h, 1), Ok)?;
+            Ok(out.write(&plain(&value))?)
+        }),
+    );
     for (name, change) in [("upper", str::to_uppercase as fn(&str) -> String), ("lower", str::to_lowercase)] {
-        registry.register_helper(name, Box::new(move |h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
-            Ok(out.write(&change(&plain(&argument(h, 0)?)))?)
-        }));
+        registry.register_helper(
+            name,
+            Box::new(move |h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output| {
+                Ok(out.write(&change(&plain(&argument(h, 0)?)))?)
+            }),
+        );
     }
     registry
 });
@@ -164,14 +174,18 @@ mod tests {
     use serde_json::json;
 
     fn render(source: &str) -> Result<String, String> {
-        let data = Data::new(json!({"trigger": {"labels": {"app": "shop", "evil": "{{trigger.secret}} <% 1 %> <b>"}, "n": 1, "list": [1, 2]}}));
+        let data =
+            Data::new(json!({"trigger": {"labels": {"app": "shop", "evil": "{{trigger.secret}} <% 1 %> <b>"}, "n": 1, "list": [1, 2]}}));
         TextTemplate::compile(source).map_err(|error| format!("compile: {error}"))?.render(&data).map_err(|error| error.to_string())
     }
 
     #[test]
     fn text_is_made_from_names() {
         assert_eq!(render("app {{trigger.labels.app}} n={{trigger.n}}").unwrap(), "app shop n=1");
-        assert_eq!(render("{{json trigger.list}} {{upper trigger.labels.app}} {{default trigger.labels.zone \"-\"}}").unwrap(), "[1,2] SHOP -");
+        assert_eq!(
+            render("{{json trigger.list}} {{upper trigger.labels.app}} {{default trigger.labels.zone \"-\"}}").unwrap(),
+            "[1,2] SHOP -"
+        );
         assert_eq!(render("\\{{literal}}").unwrap(), "{{literal}}");
     }
 

@@ -57,9 +57,7 @@ impl ValueTemplate {
     pub fn compile(value: &Value, names: &[&'static str]) -> Result<Self, String> {
         Ok(match value {
             Value::String(text) => compile_text(text, names)?,
-            Value::Array(items) => {
-                Self::List(items.iter().map(|item| Self::compile(item, names)).collect::<Result<_, _>>()?)
-            }
+            Value::Array(items) => Self::List(items.iter().map(|item| Self::compile(item, names)).collect::<Result<_, _>>()?),
             Value::Object(map) => {
                 let compiled = map.iter().map(|(key, value)| Ok((key.clone(), Self::compile(value, names)?)));
                 Self::Map(compiled.collect::<Result<_, String>>()?)

@@ -17,7 +17,7 @@ struct Console;
 #[async_trait]
 impl ChatAdapter for Console {
     async fn send(&self, to: &Destination, message: &Message, key: MessageId) -> Result<Receipt, SendError> {
-        tracing::info!(channel = to.to, message = %key, "{}", message.text.lines().next().unwrap_or_default());
+        tracing::info!(channel = to.to, id = %key, "{}", message.text.lines().next().unwrap_or_default());
         Ok(Receipt(key.to_string()))
     }
 

@@ -6,8 +6,8 @@ use rhai::{Dynamic, ImmutableString, Module};
 use serde_json::{Map, Value};
 
 use super::{HostModule, ScriptCall, from_dynamic, thrown};
-use crate::model::failure::Failure;
 use crate::links;
+use crate::model::failure::Failure;
 
 pub(super) const MODULE: HostModule = HostModule { name: "links", object, register };
 

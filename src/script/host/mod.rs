@@ -18,7 +18,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use rhai::packages::{ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage, MoreStringPackage, Package};
+use rhai::packages::{
+    ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage,
+    MoreStringPackage, Package,
+};
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, Position, Scope, Shared};
 use serde_json::{Map, Value};
 
@@ -162,7 +165,11 @@ impl ScriptCall {
             }
             lines.push(LogLine { at: self.clock.now(), level: level.into(), text });
         } else if lines.len() == MAX_LOG_LINES {
-            lines.push(LogLine { at: self.clock.now(), level: "warn".into(), text: format!("more than {MAX_LOG_LINES} lines; the rest is not kept") });
+            lines.push(LogLine {
+                at: self.clock.now(),
+                level: "warn".into(),
+                text: format!("more than {MAX_LOG_LINES} lines; the rest is not kept"),
+            });
         }
     }
 
@@ -342,7 +349,10 @@ fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
     let seen = Arc::clone(call);
     let (config, context) = (to_dynamic(&Value::Object(call.pack.config.clone())), to_dynamic(&call.context));
     #[allow(deprecated, reason = "not deprecated but marked as likely to change; it is the only way to names that every function sees")]
-    engine.on_var(move |name, _, _| {
+    engine.on_var(move |name, _, cx| {
+        if cx.scope().contains(name) {
+            return Ok(None); // the script's own variable of that name
+        }
         Ok(match name {
             "config" => Some(config.clone()),
             "context" => Some(context.clone()),
@@ -393,11 +403,17 @@ fn fault(error: &EvalAltResult, script: &Script, call: &ScriptCall) -> Failure {
     let (reason, what, retry) = match inner {
         EvalAltResult::ErrorTerminated(token, _) => return termination(&token.to_string(), call),
         EvalAltResult::ErrorTooManyOperations(_) => (Reason::BudgetExceeded, format!("more than {MAX_OPERATIONS} operations"), false),
-        EvalAltResult::ErrorStackOverflow(_) => (Reason::BudgetExceeded, format!("functions call each other deeper than {MAX_CALL_LEVELS} levels"), false),
+        EvalAltResult::ErrorStackOverflow(_) => {
+            (Reason::BudgetExceeded, format!("functions call each other deeper than {MAX_CALL_LEVELS} levels"), false)
+        }
         EvalAltResult::ErrorDataTooLarge(what, _) => (Reason::BudgetExceeded, format!("too large: {what}"), false),
         EvalAltResult::ErrorRuntime(value, _) => match value.clone().try_cast::<Failure>() {
             Some(fault) => (fault.reason, fault.message, fault.retry),
-            None => (Reason::ActionFailed, from_dynamic(value).map_or_else(|_| value.to_string(), |json| crate::template::text::plain(&json)), true),
+            None => (
+                Reason::ActionFailed,
+                from_dynamic(value).map_or_else(|_| value.to_string(), |json| crate::template::text::plain(&json)),
+                true,
+            ),
         },
         other => {
             let text = other.to_string();

@@ -1,4 +1,4 @@
-//! `time.now()` and arithmetic on RFC 3339 texts: `time.add(at, seconds)`, `time.seconds_between(a, b)`, `time.unix_ms(at)`.
+//! `time.now()`, `time.now_us()` (microseconds since 1970) and arithmetic on RFC 3339 texts: `time.add(at, seconds)`, `time.seconds_between(a, b)`, `time.unix_ms(at)`.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ fn object(call: &Arc<ScriptCall>) -> Dynamic {
 
 fn register(module: &mut Module) {
     module.set_native_fn("now", |time: &mut Time| Ok(text(time.0.clock.now())));
+    module.set_native_fn("now_us", |time: &mut Time| Ok(time.0.clock.now().timestamp_micros()));
     module.set_native_fn("add", |_: &mut Time, at: ImmutableString, seconds: i64| {
         let span = Duration::try_seconds(seconds);
         let moved = span.and_then(|span| parse(&at).map(|at| at.checked_add_signed(span)).transpose());

@@ -41,7 +41,9 @@ impl WebhookDecoder for Alertmanager {
         match group.get("version") {
             None | Some(Value::Null) => {}
             Some(Value::String(version)) if version == "4" => {}
-            Some(other) => return Err(Rejected::whole(format!("version {other} of the payload is not known; `alertmanager` reads version \"4\""))),
+            Some(other) => {
+                return Err(Rejected::whole(format!("version {other} of the payload is not known; `alertmanager` reads version \"4\"")));
+            }
         }
         let Some(Value::Array(alerts)) = group.remove("alerts") else {
             return Err(Rejected::whole("`alerts` must be a list; is this posted by Alertmanager?"));
@@ -134,7 +136,13 @@ mod tests {
     use serde_json::json;
 
     fn decode(body: &Value) -> Result<Decoded, Rejected> {
-        let hook = Hook { name: "am", trigger: "alertmanager.alert", repeats: false, memory: super::super::DEFAULT_MEMORY, now: DateTime::UNIX_EPOCH };
+        let hook = Hook {
+            name: "am",
+            trigger: "alertmanager.alert",
+            repeats: false,
+            memory: super::super::DEFAULT_MEMORY,
+            now: DateTime::UNIX_EPOCH,
+        };
         Alertmanager.decode(&hook, &HeaderMap::new(), body.to_string().as_bytes())
     }
 
@@ -148,7 +156,10 @@ mod tests {
         let decoded = decode(&group).unwrap();
         assert_eq!(decoded.truncated, 3);
         let payload = decoded.events[0].payload.value().unwrap();
-        assert_eq!((&payload["receiver"], &payload["truncatedAlerts"], &payload["labels"]["alertname"]), (&json!("ops"), &json!(3), &json!("Down")));
+        assert_eq!(
+            (&payload["receiver"], &payload["truncatedAlerts"], &payload["labels"]["alertname"]),
+            (&json!("ops"), &json!(3), &json!("Down"))
+        );
         let keys: Vec<&str> = decoded.events.iter().map(|event| event.dedup.as_ref().unwrap().key.as_str()).collect();
         assert_eq!(keys[0], "webhook/am:{}:{a=\"b\"}:56ade48dd73c750a:2026-11-20T07:22:45.77Z:firing");
         assert_ne!(keys[0], keys[1]);

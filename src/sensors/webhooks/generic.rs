@@ -92,7 +92,13 @@ mod tests {
     use super::*;
 
     fn decode(body: &[u8], headers: &[(&'static str, &'static str)]) -> Result<Decoded, Rejected> {
-        let hook = Hook { name: "generic", trigger: "core.webhook", repeats: false, memory: super::super::DEFAULT_MEMORY, now: chrono::DateTime::UNIX_EPOCH };
+        let hook = Hook {
+            name: "generic",
+            trigger: "core.webhook",
+            repeats: false,
+            memory: super::super::DEFAULT_MEMORY,
+            now: chrono::DateTime::UNIX_EPOCH,
+        };
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         Generic.decode(&hook, &headers, body)
     }

@@ -1,0 +1,127 @@
+//! Talks to a running server.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, Response};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::{Common, Failure};
+use crate::auth::read_token;
+use crate::config::{self, Environment};
+use crate::document::fields::Faults;
+use crate::model::secret::Secret;
+
+/// How long an ordinary request may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The variable that holds a token.
+pub const TOKEN_VARIABLE: &str = "SIGNALMAN_TOKEN";
+
+/// The variable that holds a server's address.
+pub const SERVER_VARIABLE: &str = "SIGNALMAN_SERVER";
+
+/// A server and a token for it.
+pub struct ApiClient {
+    server: String,
+    token: Secret,
+    client: Client,
+    runtime: Runtime,
+}
+
+impl ApiClient {
+    /// The server of the command line, of the environment, or of the site; in this order.
+    ///
+    /// # Errors
+    /// When there is no token.
+    pub fn new(common: &Common, environment: &Environment) -> Result<Self, Failure> {
+        let site = config::load(&common.site, environment, &mut Faults::default());
+        let named = common.server.clone().or_else(|| environment.get(SERVER_VARIABLE).map(ToString::to_string));
+        let token = match environment.get(TOKEN_VARIABLE) {
+            Some(token) => Secret::new(token.to_string()),
+            None => read_token(&site.data).map_err(|error| {
+                Failure::failed(format!("no token: {error}. Start the server first (`signalman serve`), or set {TOKEN_VARIABLE}"))
+            })?,
+        };
+        let server = named.unwrap_or_else(|| format!("http://{}", site.listen)).trim_end_matches('/').to_string();
+        let failed = |error: String| Failure::failed(format!("cannot prepare requests: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.to_string()))?;
+        let client = Client::builder().no_proxy().build().map_err(|error| failed(error.to_string()))?;
+        Ok(Self { server, token, client, runtime })
+    }
+
+    /// The JSON that an address answers with.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that it does not answer.
+    pub fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.call(Method::GET, path, None)
+    }
+
+    /// Posts JSON.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that it does not answer.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.call(Method::POST, path, Some(body))
+    }
+
+    fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        self.runtime.block_on(async {
+            let mut request = self.client.request(method, self.url(path)).bearer_auth(self.token.reveal()).timeout(TIMEOUT);
+            if let Some(body) = body {
+                request = request.header("content-type", "application/json").body(body.to_string());
+            }
+            let response = request.send().await.map_err(|error| self.silent(&error))?;
+            let (status, text) = (response.status(), response.text().await.map_err(|error| self.silent(&error))?);
+            let answer: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+            if status.is_success() { Ok(answer) } else { Err(problem(status.as_u16(), &answer)) }
+        })
+    }
+
+    /// Opens the event stream and hands each piece of text on until the function says to end.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub fn stream(&self, after: Option<u64>, mut take: impl FnMut(&str) -> bool) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let mut request = self.client.get(self.url("/api/v1/stream")).bearer_auth(self.token.reveal());
+            if let Some(after) = after {
+                request = request.header("last-event-id", after);
+            }
+            let mut response: Response = request.send().await.map_err(|error| self.silent(&error))?;
+            if !response.status().is_success() {
+                let (status, text) = (response.status(), response.text().await.unwrap_or_default());
+                return Err(problem(status.as_u16(), &serde_json::from_str(&text).unwrap_or_default()));
+            }
+            let mut pending = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|error| self.silent(&error))? {
+                pending.extend_from_slice(&chunk);
+                while let Some(end) = pending.windows(2).position(|pair| pair == b"\n\n") {
+                    let record: Vec<u8> = pending.drain(..end + 2).collect();
+                    if !take(&String::from_utf8_lossy(&record)) {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server)
+    }
+
+    fn silent(&self, error: &reqwest::Error) -> Failure {
+        let hint = if error.is_connect() { "; start it with `signalman serve`, or name another with --server" } else { "" };
+        Failure::failed(format!("no answer from {}{hint}", self.server))
+    }
+}
+
+fn problem(status: u16, answer: &Value) -> Failure {
+    let detail = answer["detail"].as_str().map_or_else(|| format!("the server answered {status}"), ToString::to_string);
+    match status {
+        400 | 422 => Failure::misuse(detail),
+        _ => Failure::failed(detail),
+    }
+}

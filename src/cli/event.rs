@@ -1,0 +1,101 @@
+//! `signalman event list|show|why`.
+
+use serde_json::Value;
+
+use super::client::ApiClient;
+use super::table::{self, short, text, time};
+use super::{Answer, Common, Failure, Output, print_json, print_line, rule};
+use crate::config::Environment;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// The newest events and what they matched
+    List {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Only of this trigger
+        #[arg(long)]
+        trigger: Option<String>,
+        /// Only older than this id
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
+    },
+    /// One event, whole; the last six characters of its id are enough
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// What every rule said about an event, and why
+    Why {
+        /// Its id
+        id: String,
+    },
+}
+
+pub(super) fn run(common: &Common, command: Command, environment: &Environment) -> Result<Answer, Failure> {
+    let client = ApiClient::new(common, environment)?;
+    match command {
+        Command::List { limit, trigger, before } => {
+            let mut path = format!("/api/v1/events?limit={limit}");
+            for (name, value) in [("trigger", trigger), ("before", before)] {
+                path.extend(value.map(|value| format!("&{name}={}", crate::links::percent_encode(&value, b""))));
+            }
+            let answer = client.get(&path)?;
+            if common.output == Output::Json {
+                print_json(&answer);
+            } else {
+                let rows: Vec<Vec<String>> = answer["events"].as_array().into_iter().flatten().map(row).collect();
+                table::print(
+                    &["id", "received", "trigger", "key", "outcome"],
+                    &rows,
+                    "no events yet; post one to a webhook, or try `signalman emit`",
+                );
+            }
+        }
+        Command::Show { id } => print_json(&client.get(&format!("/api/v1/events/{id}"))?),
+        Command::Why { id } => {
+            let answer = client.get(&format!("/api/v1/events/{id}/why"))?;
+            if common.output == Output::Json {
+                print_json(&answer);
+            } else {
+                explain(&answer);
+            }
+        }
+    }
+    Ok(Answer::Yes)
+}
+
+fn row(stored: &Value) -> Vec<String> {
+    let event = &stored["event"];
+    vec![short(&event["id"]), time(&event["received_at"]), text(&event["trigger"]), text(&event["key"]), outcome(stored)]
+}
+
+fn outcome(stored: &Value) -> String {
+    if let Some(aside) = stored["set_aside"].as_object() {
+        return format!("{}: {}", text(&aside["reason"]), text(&aside["detail"]));
+    }
+    let verdicts = stored["verdicts"].as_array().into_iter().flatten();
+    let said: Vec<String> = verdicts.map(|verdict| format!("{} {}", text(&verdict["rule"]), text(&verdict["reason"]))).collect();
+    if said.is_empty() { "no rule matched".into() } else { said.join(", ") }
+}
+
+fn explain(answer: &Value) {
+    let event = &answer["event"]["event"];
+    print_line(&format!("event {} of {} at {}", text(&event["id"]), text(&event["trigger"]), time(&event["received_at"])));
+    if let Some(aside) = answer["set_aside"].as_object() {
+        print_line(&format!("no rule saw it ({}): {}", text(&aside["reason"]), text(&aside["detail"])));
+        return;
+    }
+    let rules: Vec<&Value> = answer["rules"].as_array().into_iter().flatten().collect();
+    if rules.is_empty() {
+        print_line("no rule listens to this trigger");
+    }
+    for one in rules {
+        print_line("");
+        rule::print_why(one);
+    }
+    if let Some(others @ 1..) = answer["other_triggers"].as_u64() {
+        print_line(&format!("\n{others} other rules listen to other triggers"));
+    }
+}

@@ -1,0 +1,62 @@
+//! `signalman run`.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::client::ApiClient;
+use super::{Answer, Common, Failure, Output, execution, print_json};
+use crate::config::Environment;
+
+/// How often to look whether it has ended.
+const POLL: Duration = Duration::from_millis(50);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The action, `pack.name`
+    action: String,
+    /// Parameters: `name=value`, or `name:=JSON` for values that are not text
+    #[arg(value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+    /// Do not wait for the result
+    #[arg(long)]
+    detach: bool,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
+    let parameters = parameters(&arguments.parameters)?;
+    let client = ApiClient::new(common, environment)?;
+    let mut seen = client.post("/api/v1/executions", &json!({"action": arguments.action, "parameters": parameters}))?;
+    let path = format!("/api/v1/executions/{}", seen["id"].as_str().unwrap_or_default());
+    let open = |seen: &Value| matches!(seen["status"].as_str(), Some("requested" | "delayed" | "running" | "canceling"));
+    while !arguments.detach && open(&seen) {
+        std::thread::sleep(POLL);
+        seen = client.get(&path)?;
+    }
+    if common.output == Output::Json {
+        print_json(&seen);
+    } else {
+        execution::print_one(&seen);
+    }
+    let fine = arguments.detach || seen["status"] == "succeeded";
+    Ok(if fine { Answer::Yes } else { Answer::No })
+}
+
+/// Reads `name=value` and `name:=JSON`.
+pub(super) fn parameters(given: &[String]) -> Result<Map<String, Value>, Failure> {
+    let mut parameters = Map::new();
+    for pair in given {
+        let (name, value) = pair.split_once('=').ok_or_else(|| Failure::misuse(format!("`{pair}` is not name=value")))?;
+        let (name, value) = match name.strip_suffix(':') {
+            Some(name) => {
+                let parsed = serde_json::from_str(value);
+                (name, parsed.map_err(|error| Failure::misuse(format!("`{value}` for `{name}` is not JSON: {error}")))?)
+            }
+            None => (name, Value::from(value)),
+        };
+        if parameters.insert(name.to_string(), value).is_some() {
+            return Err(Failure::misuse(format!("`{name}` is given twice")));
+        }
+    }
+    Ok(parameters)
+}
