@@ -85,7 +85,7 @@ impl Tasks {
 }
 
 /// Starts a small task that ends by itself within a bound that its caller sets (a connection, a request).
-pub fn spawn_bounded(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+pub fn spawn_bounded<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     tokio::spawn(work)
 }
 

@@ -63,7 +63,7 @@ async fn ready(State(state): State<Arc<ApiState>>) -> Response<Body> {
     if !state.engine.load.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting: what was left open is being picked up\n").into_response();
     }
-    match state.engine.store.commit(crate::store::Batch::default()).await {
+    match state.engine.store.commit(&crate::store::Batch::default()).await {
         Ok(_) => "ready\n".into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }

@@ -238,7 +238,7 @@ async fn store_rules(store: &dyn Store, site: &Site, clock: &dyn Clock) -> Resul
     let number = last.map_or(0, |last| last.number) + 1;
     let definitions = site.rules.iter().map(|rule| (rule.revision.clone(), serde_json::json!(rule.rule))).collect();
     let batch = Batch { definitions, ruleset: Some(Ruleset { number, since: clock.now(), rules }), ..Batch::default() };
-    match store.commit(batch).await {
+    match store.commit(&batch).await {
         Ok(_) => Ok(number),
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Conflict { what }) => Err(StoreError::Unavailable(format!("{what} was stored by another process"))),

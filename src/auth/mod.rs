@@ -58,7 +58,7 @@ impl Tokens {
         write_private(&path, &token).map_err(|source| TokenError::File { path: path.clone(), source })?;
         let admin = sha256_hex(token.as_bytes());
         let batch = Batch { settings: vec![(SETTING.into(), Value::from(admin.clone()))], ..Batch::default() };
-        store.commit(batch).await.map_err(|error| match error {
+        store.commit(&batch).await.map_err(|error| match error {
             CommitError::Store(error) => error,
             CommitError::Conflict { what } => StoreError::Unavailable(format!("{what} was changed by another process")),
         })?;

@@ -324,7 +324,7 @@ impl Conductor {
         let Effects { batch, mut changed, starts, stops, replies, closed } = effects;
         let messages = batch.messages.clone();
         if !batch.is_empty() {
-            let Some(sequence) = self.commit(batch).await else { return false };
+            let Some(sequence) = self.commit(&batch).await else { return false };
             let mut seen = HashSet::new();
             changed.retain(|id| seen.insert(*id)); // one may change twice in a round
             let items = changed.iter().filter_map(|id| self.open.get(id)).map(|open| Item::Execution(Arc::new(open.execution.clone())));
@@ -350,9 +350,9 @@ impl Conductor {
         true
     }
 
-    async fn commit(&self, batch: Batch) -> Option<u64> {
+    async fn commit(&self, batch: &Batch) -> Option<u64> {
         loop {
-            match self.engine.store.commit(batch.clone()).await {
+            match self.engine.store.commit(batch).await {
                 Ok(committed) => return Some(committed.sequence),
                 Err(CommitError::Conflict { what }) => {
                     // Only this task changes open executions; another process has the store.

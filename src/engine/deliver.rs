@@ -165,14 +165,15 @@ async fn record(engine: &Engine, messages: Vec<Message>, stop: &Stop) -> bool {
     if messages.is_empty() {
         return true;
     }
+    let batch = Batch { deliveries: messages, ..Batch::default() };
     loop {
-        match engine.store.commit(Batch { deliveries: messages.clone(), ..Batch::default() }).await {
+        match engine.store.commit(&batch).await {
             Ok(committed) => {
-                for message in &messages {
+                for message in &batch.deliveries {
                     let outcome = if matches!(message.delivery, Delivery::Sent { .. }) { "sent" } else { "failed" };
                     engine.metrics.messages.with_label_values(&[outcome]).inc();
                 }
-                engine.stream.publish(committed.sequence, messages.into_iter().map(|message| Item::Message(Arc::new(message))).collect());
+                engine.stream.publish(committed.sequence, batch.deliveries.into_iter().map(|message| Item::Message(Arc::new(message))).collect());
                 return true;
             }
             Err(error) => {

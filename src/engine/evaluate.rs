@@ -7,6 +7,7 @@ use std::sync::Arc;
 use chrono::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::catalog::Catalog;
 use super::stream::Item;
@@ -22,7 +23,7 @@ use crate::model::principal::Principal;
 use crate::model::reason::Reason;
 use crate::rule::judge::{Match, judge};
 use crate::store::{Batch, CommitError, Sighting};
-use crate::tasks::Stop;
+use crate::tasks::{self, Stop};
 
 /// Deliveries that are evaluated and committed together at most.
 const DELIVERIES_TOGETHER: usize = 256;
@@ -33,16 +34,44 @@ const FUTURE: Duration = Duration::minutes(1);
 /// Runs until the journal's senders are gone or the stop signal is given.
 pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, stop: Stop) {
     let mut ready = Vec::with_capacity(DELIVERIES_TOGETHER);
+    let mut before: Option<InFlight> = None;
     loop {
         let count = tokio::select! {
             count = deliveries.recv_many(&mut ready, DELIVERIES_TOGETHER) => count,
-            () = stop.stopped() => return,
+            () = stop.stopped() => 0,
         };
         if count == 0 {
-            return;
+            break;
         }
-        evaluate(&engine, std::mem::take(&mut ready)).await;
+        let prepared = evaluate(&engine, std::mem::take(&mut ready), before.as_ref()).await;
+        // While one commit is being synced the next is evaluated, but not more: they become durable in order.
+        if let Some(before) = before.take()
+            && !before.committed.await.unwrap_or(false)
+        {
+            // It may have been judged by what has not become durable.
+            refuse(prepared.evaluated, &AcceptError::Unavailable("an earlier commit failed; try again".into()));
+            continue;
+        }
+        let sightings = prepared.batch.sightings.iter().map(|sighting| (sighting.key.clone(), sighting.clone())).collect();
+        let engine = Arc::clone(&engine);
+        before = Some(InFlight { sightings, committed: tasks::spawn_bounded(async move { commit(&engine, prepared).await }) });
     }
+    if let Some(before) = before {
+        let _ = before.committed.await; // whoever waited for it has its answer
+    }
+}
+
+/// A commit that is not durable yet, and the senders' keys that it will have made known.
+struct InFlight {
+    sightings: HashMap<String, Sighting>,
+    committed: JoinHandle<bool>,
+}
+
+/// What is to be committed, and who waits for it.
+struct Prepared {
+    batch: Batch,
+    evaluated: Vec<Evaluated>,
+    requested: Vec<Arc<Execution>>,
 }
 
 /// What one delivery became.
@@ -51,53 +80,67 @@ struct Evaluated {
     outcome: Result<Vec<Accepted>, AcceptError>,
 }
 
-async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>) {
+/// Judges the events of deliveries. The only thing that is asked of the store is whether they are repeats.
+async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, before: Option<&InFlight>) -> Prepared {
     let catalog = engine.catalog.get();
-    let known = match sightings(engine, &deliveries).await {
+    let mut known = match sightings(engine, &deliveries).await {
         Ok(known) => known,
-        Err(error) => return refuse(deliveries, &AcceptError::Unavailable(error.to_string())),
-    };
-    let mut work = Work { engine, catalog: &catalog, known, batch: Batch::default(), requested: Vec::new() };
-    let evaluated: Vec<Evaluated> = deliveries
-        .into_iter()
-        .map(|mut delivery| {
-            let outcome = work.take(std::mem::take(&mut delivery.events));
-            Evaluated { delivery, outcome }
-        })
-        .collect();
-    let Work { batch, requested, .. } = work;
-    let (events, messages) = (batch.events.clone(), batch.messages.clone());
-    let started = engine.clock.now();
-    let committed = if batch.is_empty() { Ok(None) } else { engine.store.commit(batch).await.map(Some) };
-    let sequence = match committed {
-        Ok(committed) => committed.map_or(0, |committed| committed.sequence),
         Err(error) => {
-            let error = match error {
-                CommitError::Store(error) => AcceptError::Unavailable(error.to_string()),
-                // Another node was faster; the sender's next try will find its answer.
-                CommitError::Conflict { what } => AcceptError::Unavailable(format!("{what} was taken by another process; try again")),
-            };
-            return refuse(evaluated.into_iter().map(|one| one.delivery).collect(), &error);
+            let error = AcceptError::Unavailable(error.to_string());
+            let refused = deliveries.into_iter().map(|delivery| Evaluated { delivery, outcome: Err(error.clone()) });
+            return Prepared { batch: Batch::default(), evaluated: refused.collect(), requested: Vec::new() };
         }
     };
-    let took = (engine.clock.now() - started).to_std().unwrap_or_default();
-    engine.metrics.commit_seconds.observe(took.as_secs_f64());
-    count(engine, &events, &evaluated);
+    if let Some(before) = before {
+        known.extend(before.sightings.clone());
+    }
+    let mut work = Work { engine, catalog: &catalog, known, batch: Batch::default(), requested: Vec::new() };
+    let evaluated = deliveries.into_iter().map(|mut delivery| {
+        let outcome = work.take(std::mem::take(&mut delivery.events));
+        Evaluated { delivery, outcome }
+    });
+    let evaluated = evaluated.collect();
+    Prepared { batch: work.batch, evaluated, requested: work.requested }
+}
+
+/// Makes it durable, answers the senders, hands on what is to be done. Answers whether it is durable.
+async fn commit(engine: &Engine, prepared: Prepared) -> bool {
+    let Prepared { batch, evaluated, requested } = prepared;
+    let mut sequence = 0;
+    if !batch.is_empty() {
+        let started = engine.clock.now();
+        match engine.store.commit(&batch).await {
+            Ok(committed) => sequence = committed.sequence,
+            Err(error) => {
+                let error = match error {
+                    CommitError::Store(error) => AcceptError::Unavailable(error.to_string()),
+                    // Another node was faster; the sender's next try will find its answer.
+                    CommitError::Conflict { what } => AcceptError::Unavailable(format!("{what} was taken by another process; try again")),
+                };
+                refuse(evaluated, &error);
+                return false;
+            }
+        }
+        let took = (engine.clock.now() - started).to_std().unwrap_or_default();
+        engine.metrics.commit_seconds.observe(took.as_secs_f64());
+    }
+    count(engine, &batch.events, &evaluated);
     for Evaluated { delivery, outcome } in evaluated {
         let _ = delivery.reply.send(outcome); // the sender has gone; its event stays
     }
-    let mut items: Vec<Item> = events.into_iter().map(Item::Event).collect();
+    let mut items: Vec<Item> = batch.events.into_iter().map(Item::Event).collect();
     items.extend(requested.iter().cloned().map(Item::Execution));
     engine.stream.publish(sequence, items);
     let open: Vec<_> = requested.into_iter().filter(|execution| !execution.state.status.is_final()).collect();
     if !open.is_empty() {
         engine.hand_over(open).await;
     }
-    engine.outbox.wake(messages);
+    engine.outbox.wake(batch.messages);
+    true
 }
 
-fn refuse(deliveries: Vec<Delivery>, error: &AcceptError) {
-    for delivery in deliveries {
+fn refuse(evaluated: Vec<Evaluated>, error: &AcceptError) {
+    for Evaluated { delivery, .. } in evaluated {
         let _ = delivery.reply.send(Err(error.clone())); // the sender has gone: nobody to tell
     }
 }

@@ -39,7 +39,7 @@ impl Host for EngineHost {
     async fn set_key(&self, pack: &str, name: &str, value: Option<Value>) -> Result<(), String> {
         let change = KeyChange { pack: pack.into(), name: name.into(), value };
         let batch = Batch { keys: vec![change], ..Batch::default() };
-        self.engine()?.store.commit(batch).await.map(|_| ()).map_err(|error| error.to_string())
+        self.engine()?.store.commit(&batch).await.map(|_| ()).map_err(|error| error.to_string())
     }
 
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure> {
@@ -59,7 +59,7 @@ impl Host for EngineHost {
             execution: Some(execution),
             delivery: Delivery::Waiting,
         };
-        match engine.store.commit(Batch { messages: vec![message.clone()], ..Batch::default() }).await {
+        match engine.store.commit(&Batch { messages: vec![message.clone()], ..Batch::default() }).await {
             Ok(_) => {
                 engine.outbox.wake(vec![message]);
                 Ok(())

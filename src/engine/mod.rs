@@ -188,7 +188,7 @@ impl Engine {
         };
         let execution = Arc::new(Execution::requested(self.ids.execution(now), request, Reason::Requested));
         let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };
-        let committed = self.store.commit(batch).await?;
+        let committed = self.store.commit(&batch).await?;
         self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);
         self.hand_over(vec![Arc::clone(&execution)]).await;
         Ok((*execution).clone())

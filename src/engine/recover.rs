@@ -62,7 +62,7 @@ async fn commit(engine: &Engine, batch: Batch) -> Result<(), StoreError> {
     if batch.is_empty() {
         return Ok(());
     }
-    match engine.store.commit(batch).await {
+    match engine.store.commit(&batch).await {
         Ok(_) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Conflict { what }) => Err(StoreError::Unavailable(format!("{what} was changed by another process"))),

@@ -1,6 +1,6 @@
 //! Triggers and sensors, webhooks among them.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::action::name;
 use crate::config::Reader;
@@ -10,7 +10,6 @@ use crate::document::node::{Content, Node};
 use crate::model::pack::Pack;
 use crate::model::sensor::{SensorDefinition, SensorKind, Trigger, WebhookAuth};
 use crate::sensors::{self, webhooks};
-use crate::template::text::Data;
 use crate::template::value::{Scope, ValueTemplate};
 
 pub(super) fn read_trigger(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &mut Faults) -> Option<Trigger> {
@@ -116,7 +115,7 @@ fn secret(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Opti
 fn polling(fields: &mut Fields<'_, '_>, kind: &'static str, pack: &Pack) -> Option<SensorKind> {
     let node = fields.node("settings");
     let written = node.map_or(Value::Object(Map::new()), Node::value);
-    let scope = Scope { data: Data::new(json!({"config": pack.config})), names: crate::script::expr::Names::new() };
+    let scope = Scope::new(vec![("config", Value::Object(pack.config.clone()))]);
     let rendered = ValueTemplate::compile(&written, &[]).and_then(|template| template.render(&scope));
     let fault = match rendered {
         Ok(Value::Object(settings)) => {

@@ -171,7 +171,7 @@ fn decide(placed: &Placed, fields: &Fields, facts: &Facts<'_>) -> Decision {
         return decision;
     }
     if let Some(guard) = &rule.guard {
-        let outcome = facts.scope().and_then(|scope| guard.evaluate(&scope.names).map_err(|error| error.to_string()));
+        let outcome = facts.scope().and_then(|scope| guard.evaluate(scope.names()).map_err(|error| error.to_string()));
         match outcome {
             Ok(Value::Bool(true)) => {}
             Ok(Value::Bool(false)) => return Decision::because(Reason::GuardNotHeld),

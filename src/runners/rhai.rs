@@ -1,12 +1,14 @@
 //! `rhai`: the script beside the action's file, on a fixed pool of plain threads.
 //!
-//! Scripts block while they wait for other systems, so there are more threads than cores; what finds no thread waits in a bounded
-//! queue, in order.
+//! Scripts block while they wait for other systems, so there are more threads than cores. A script that panics takes its thread's
+//! job with it, not the thread.
 
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{ActionCall, ActionRunner, Limits, Output, RunContext, RunError, RunnerKind};
 use crate::model::action::Action;
@@ -34,8 +36,53 @@ struct Job {
     reply: oneshot::Sender<ScriptEnd>,
 }
 
+/// Jobs that wait for a thread. The engine starts no more attempts than there are threads, so this stays short.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&self, job: Job) {
+        self.waiting.lock().expect("no panic happens while the lock is held").jobs.push_back(job);
+        self.arrived.notify_one();
+    }
+
+    /// The next job; nothing once the runner is gone.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.waiting.lock().expect("no panic happens while the lock is held");
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.arrived.wait(waiting).expect("no panic happens while the lock is held");
+        }
+    }
+
+    fn close(&self) {
+        self.waiting.lock().expect("no panic happens while the lock is held").closed = true;
+        self.arrived.notify_all();
+    }
+}
+
 struct RhaiRunner {
-    jobs: mpsc::Sender<Job>,
+    queue: Arc<Queue>,
+}
+
+impl Drop for RhaiRunner {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 fn check(action: &Action) -> Vec<(String, usize, usize)> {
@@ -47,25 +94,24 @@ fn check(action: &Action) -> Vec<(String, usize, usize)> {
 }
 
 fn build(surroundings: &Arc<Surroundings>, limits: Limits) -> std::io::Result<Arc<dyn ActionRunner>> {
-    let (jobs, waiting) = mpsc::channel::<Job>(limits.script_threads * 2);
-    let waiting = Arc::new(Mutex::new(waiting));
+    let runner = RhaiRunner { queue: Arc::new(Queue::default()) };
     let cache = Arc::new(ScriptCache::default());
     for number in 0..limits.script_threads {
-        let (waiting, cache, surroundings) = (Arc::clone(&waiting), Arc::clone(&cache), Arc::clone(surroundings));
-        // The threads end when the runner is dropped and its channel closes.
-        tasks::spawn_thread(&format!("script-{number}"), STACK_BYTES, move || work(&waiting, &cache, &surroundings))?;
+        let (queue, cache, surroundings) = (Arc::clone(&runner.queue), Arc::clone(&cache), Arc::clone(surroundings));
+        tasks::spawn_thread(&format!("script-{number}"), STACK_BYTES, move || work(&queue, &cache, &surroundings))?;
     }
-    Ok(Arc::new(RhaiRunner { jobs }))
+    Ok(Arc::new(runner))
 }
 
-fn work(waiting: &Mutex<mpsc::Receiver<Job>>, cache: &ScriptCache, surroundings: &Surroundings) {
-    loop {
-        let job = waiting.lock().expect("no panic happens while the lock is held").blocking_recv();
-        let Some(Job { call, cx, reply }) = job else { return };
-        let Some(script) = call.action.script.clone() else { continue };
-        let (id, depth) = (call.execution.id, call.execution.request.depth);
-        let script_call = ScriptCall::new(surroundings, id, Arc::clone(&call.pack), depth, call.context(), cx.deadline, cx.stop.clone());
-        let end = host::run(cache, &script, &call.execution.request.parameters, script_call);
+fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
+    while let Some(Job { call, cx, reply }) = queue.next() {
+        let Some(script) = &call.action.script else { continue };
+        let (id, depth, asked) = (call.execution.id, call.execution.request.depth, call.clone());
+        let context = Box::new(move || asked.context());
+        let script_call = ScriptCall::new(surroundings, id, Arc::clone(&call.pack), depth, context, cx.deadline, cx.stop.clone());
+        let attempt = AssertUnwindSafe(|| host::run(cache, script, &call.execution.request.parameters, script_call));
+        // Without an answer the engine records the crash; the thread lives on.
+        let Ok(end) = catch_unwind(attempt) else { continue };
         let _ = reply.send(end); // the engine no longer waits: it has recorded the end already
     }
 }
@@ -80,7 +126,7 @@ impl ActionRunner for RhaiRunner {
             retry: false,
             log: Vec::new(),
         };
-        self.jobs.send(Job { call, cx, reply }).await.map_err(|_| gone())?;
+        self.queue.push(Job { call, cx, reply });
         let ScriptEnd { outcome, log } = end.await.map_err(|_| gone())?;
         match outcome {
             Ok(result) => Ok(Output { result, log }),

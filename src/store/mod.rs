@@ -153,7 +153,7 @@ pub struct Page<I> {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// The only write. Returns once the batch is durable.
-    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError>;
+    async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError>;
 
     /// The number of the last commit.
     async fn sequence(&self) -> Result<u64, StoreError>;

@@ -25,9 +25,9 @@ pub enum Kind {
     Events = b'E',
     /// What was asked for.
     Request = b'X',
-    /// Where it stands.
+    /// Where an execution stood when it ended.
     State = b'Y',
-    /// An execution that has not ended; no value.
+    /// Where an execution stands that has not ended.
     Open = b'O',
     /// A sender's key, by day and hash.
     Sighting = b'D',

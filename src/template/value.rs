@@ -1,5 +1,7 @@
 //! Values with templates and expressions in them: the parameters of a rule's action.
 
+use std::sync::OnceLock;
+
 use serde_json::{Map, Value};
 
 use super::text::{Data, TemplateError, TextTemplate, plain};
@@ -33,19 +35,29 @@ pub enum Part {
 
 /// What expressions and templates see.
 pub struct Scope {
-    /// For `{{ }}`.
-    pub data: Data,
-    /// For `<% %>`.
-    pub names: Names,
+    values: Vec<(&'static str, Value)>,
+    data: OnceLock<Data>,
+    names: OnceLock<Names>,
 }
 
 impl Scope {
-    /// The same names for both notations.
+    /// The same names for both notations; each form is made when it is first needed.
     #[must_use]
-    pub fn new(names: Vec<(&'static str, Value)>) -> Self {
-        let expressions = names.iter().fold(Names::new(), |scope, (name, value)| scope.with(name, value));
-        let object = names.into_iter().map(|(name, value)| (name.to_string(), value)).collect::<Map<_, _>>();
-        Self { data: Data::new(Value::Object(object)), names: expressions }
+    pub fn new(values: Vec<(&'static str, Value)>) -> Self {
+        Self { values, data: OnceLock::new(), names: OnceLock::new() }
+    }
+
+    /// For `{{ }}`.
+    #[must_use]
+    pub fn data(&self) -> &Data {
+        let object = || self.values.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect::<Map<_, _>>();
+        self.data.get_or_init(|| Data::new(Value::Object(object())))
+    }
+
+    /// For `<% %>`.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        self.names.get_or_init(|| self.values.iter().fold(Names::new(), |scope, (name, value)| scope.with(name, value)))
     }
 }
 
@@ -73,15 +85,15 @@ impl ValueTemplate {
     pub fn render(&self, scope: &Scope) -> Result<Value, String> {
         Ok(match self {
             Self::Fixed(value) => value.clone(),
-            Self::Text(template) => Value::String(template.render(&scope.data).map_err(|error| template_fault(&error))?),
-            Self::Expression(expression) => expression.evaluate(&scope.names).map_err(|error| expression_fault(&error))?,
+            Self::Text(template) => Value::String(template.render(scope.data()).map_err(|error| template_fault(&error))?),
+            Self::Expression(expression) => expression.evaluate(scope.names()).map_err(|error| expression_fault(&error))?,
             Self::Mixed(parts) => {
                 let mut text = String::new();
                 for part in parts {
                     match part {
                         Part::Literal(literal) => text.push_str(literal),
                         Part::Expression(expression) => {
-                            text.push_str(&plain(&expression.evaluate(&scope.names).map_err(|error| expression_fault(&error))?));
+                            text.push_str(&plain(&expression.evaluate(scope.names()).map_err(|error| expression_fault(&error))?));
                         }
                     }
                 }

@@ -1,1 +1,173 @@
-//! faults
+//! The store fails at the first, second, … n-th commit. After each, a restart leads to the same end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use signalman::model::event::{Dedup, NewEvent, StoredEvent};
+use signalman::model::execution::{Execution, Status};
+use signalman::model::hash::Revision;
+use signalman::model::ids::{EventId, ExecutionId, MessageId};
+use signalman::model::json::RawJson;
+use signalman::model::message::Message;
+use signalman::store::memory::MemorySpace;
+use signalman::store::{Batch, CommitError, Committed, Cut, Page, Ruleset, Sighting, Store, StoreError};
+
+use crate::harness::{Target, TestSite, World, eventually, memory};
+
+/// Lets `budget` commits through, then fails every one: as a disk that has gone.
+struct Failing {
+    inner: Arc<dyn Store>,
+    budget: AtomicUsize,
+}
+
+#[async_trait]
+impl Store for Failing {
+    async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        let left = self.budget.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_err() {
+            return Err(StoreError::Unavailable("the disk has gone".into()).into());
+        }
+        self.inner.commit(batch).await
+    }
+    async fn sequence(&self) -> Result<u64, StoreError> {
+        self.inner.sequence().await
+    }
+    async fn sightings(&self, keys: &[(String, Duration)], now: DateTime<Utc>) -> Result<Vec<Option<Sighting>>, StoreError> {
+        self.inner.sightings(keys, now).await
+    }
+    async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
+        self.inner.event(id).await
+    }
+    async fn events(&self, page: Page<EventId>) -> Result<Vec<StoredEvent>, StoreError> {
+        self.inner.events(page).await
+    }
+    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+        self.inner.execution(id).await
+    }
+    async fn executions(&self, page: Page<ExecutionId>) -> Result<Vec<Execution>, StoreError> {
+        self.inner.executions(page).await
+    }
+    async fn open_executions(&self) -> Result<Vec<Execution>, StoreError> {
+        self.inner.open_executions().await
+    }
+    async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
+        self.inner.message(id).await
+    }
+    async fn messages(&self, page: Page<MessageId>) -> Result<Vec<Message>, StoreError> {
+        self.inner.messages(page).await
+    }
+    async fn waiting_messages(&self) -> Result<Vec<Message>, StoreError> {
+        self.inner.waiting_messages().await
+    }
+    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError> {
+        self.inner.key(pack, name).await
+    }
+    async fn definition(&self, revision: &Revision) -> Result<Option<Value>, StoreError> {
+        self.inner.definition(revision).await
+    }
+    async fn ruleset(&self, number: Option<u64>) -> Result<Option<Ruleset>, StoreError> {
+        self.inner.ruleset(number).await
+    }
+    async fn setting(&self, name: &str) -> Result<Option<Value>, StoreError> {
+        self.inner.setting(name).await
+    }
+    async fn expire(&self, cut: Cut, limit: usize) -> Result<usize, StoreError> {
+        self.inner.expire(cut, limit).await
+    }
+}
+
+fn site(target: &str) -> TestSite {
+    let pack = format!("ref: t\ncapabilities: {{chat: true, http: [\"{target}\"]}}\n");
+    let script = format!("fn run(params) {{ http.post(\"{target}/work\", #{{json: params}}); chat.send(\"ops\", `did ${{params.n}}`); params.n }}");
+    let rule = "trigger: {type: t.e}\naction: {ref: t.work, parameters: {n: <% trigger.n %>}}\n";
+    TestSite::empty()
+        .file("packs/t/pack.yaml", &pack)
+        .file("packs/t/triggers/e.yaml", "name: e\n")
+        .file("packs/t/actions/work.yaml", "runner_type: rhai\nidempotent: true\nparameters: {n: {type: integer}}\n")
+        .file("packs/t/actions/work.rhai", &script)
+        .file("rules/work.yaml", rule)
+}
+
+fn event(n: u64) -> NewEvent {
+    NewEvent {
+        trigger: "t.e".into(),
+        payload: RawJson::of(&json!({"n": n})),
+        key: None,
+        dedup: Some(Dedup { key: format!("k{n}"), memory: Duration::from_secs(3_600), repeats: false, body: None }),
+        occurred_at: None,
+        source: "test".into(),
+        cause: None,
+        rejected: None,
+    }
+}
+
+/// Sends three events, each again and again until it is taken, over restarts; answers what is there in the end.
+async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec<String>) {
+    let target = Target::answering(200, "{}").await;
+    let (site, space) = (site(&target.url), MemorySpace::default());
+    let failing = Arc::new(Failing { inner: memory(&space), budget: AtomicUsize::new(budget) });
+    let mut failed = false;
+    match World::start(&site, failing.clone()).await {
+        Ok(world) => {
+            for n in 0..3 {
+                // Refused is an answer; what was acknowledged must be there in the end.
+                failed |= world.app.journal.accept(vec![event(n)]).await.is_err();
+            }
+            eventually("everything to end or to fail", || async {
+                let open = failing.open_executions().await.unwrap();
+                let waiting = failing.waiting_messages().await.unwrap();
+                let gone = failing.budget.load(Ordering::SeqCst) == 0;
+                (gone || (open.is_empty() && waiting.is_empty())).then_some(())
+            })
+            .await;
+            failed |= failing.budget.load(Ordering::SeqCst) == 0;
+            drop(world); // as a crash: nothing is taken down
+        }
+        Err(_) => failed = true,
+    }
+    // The disk is back; the senders repeat what was not acknowledged, and to be sure what was.
+    let store = memory(&space);
+    let world = World::start(&site, Arc::clone(&store)).await.expect("it starts again");
+    for n in 0..3 {
+        world.app.journal.accept(vec![event(n)]).await.expect("everything is taken now");
+    }
+    let executions = eventually("every execution and message to end", || async {
+        let executions = store.executions(Page { before: None, limit: 100 }).await.unwrap();
+        let waiting = store.waiting_messages().await.unwrap();
+        let ended = executions.len() == 3 && executions.iter().all(|execution| execution.state.status.is_final());
+        (ended && waiting.is_empty()).then_some(executions)
+    })
+    .await;
+    let mut ends: Vec<(u64, Status)> =
+        executions.iter().map(|execution| (execution.request.parameters["n"].as_u64().unwrap(), execution.state.status)).collect();
+    ends.sort_by_key(|(n, _)| *n);
+    let mut said: Vec<String> = store.messages(Page { before: None, limit: 100 }).await.unwrap().into_iter().map(|message| message.text).collect();
+    said.sort();
+    let mut keys: Vec<String> = target.received().iter().map(|request| format!("{} {}", request.body, request.header("idempotency-key").unwrap())).collect();
+    keys.sort();
+    keys.dedup();
+    world.app.stop().await;
+    (failed, ends, said, keys)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_at_any_commit_leads_to_the_same_end() {
+    let mut budget = 0;
+    loop {
+        let (failed, ends, said, keys) = end_state(budget).await;
+        let context = format!("the store failed after {budget} commits");
+        assert_eq!(ends, [(0, Status::Succeeded), (1, Status::Succeeded), (2, Status::Succeeded)], "{context}");
+        assert_eq!(said, ["did 0", "did 1", "did 2"], "{context}: each message once");
+        assert_eq!(keys.len(), 3, "{context}: repeats of one request carry one key: {keys:?}");
+        if !failed {
+            break;
+        }
+        budget += 1;
+    }
+    println!("the store was made to fail after each of {budget} commits");
+    assert!(budget >= 5, "the story has fewer commits than it should: {budget}");
+}

@@ -77,8 +77,8 @@ pub struct ScriptCall {
     pub pack: Arc<Pack>,
     /// How many of our own executions led here.
     pub depth: u32,
-    /// `context` in the script.
-    pub context: Value,
+    /// Makes `context` in the script.
+    pub context: Box<dyn Fn() -> Value + Send + Sync>,
     /// When the attempt must be over.
     pub deadline: DateTime<Utc>,
     /// Given when it must stop.
@@ -116,7 +116,7 @@ impl ScriptCall {
         execution: ExecutionId,
         pack: Arc<Pack>,
         depth: u32,
-        context: Value,
+        context: Box<dyn Fn() -> Value + Send + Sync>,
         deadline: DateTime<Utc>,
         stop: Stop,
     ) -> Self {
@@ -347,15 +347,14 @@ fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
     let debugged = Arc::clone(call);
     engine.on_debug(move |text, _, _| debugged.log("info", text));
     let seen = Arc::clone(call);
-    let (config, context) = (to_dynamic(&Value::Object(call.pack.config.clone())), to_dynamic(&call.context));
     #[allow(deprecated, reason = "not deprecated but marked as likely to change; it is the only way to names that every function sees")]
     engine.on_var(move |name, _, cx| {
         if cx.scope().contains(name) {
             return Ok(None); // the script's own variable of that name
         }
         Ok(match name {
-            "config" => Some(config.clone()),
-            "context" => Some(context.clone()),
+            "config" => Some(to_dynamic(&Value::Object(seen.pack.config.clone()))),
+            "context" => Some(to_dynamic(&(seen.context)())),
             name => MODULES.iter().find(|module| module.name == name).map(|module| (module.object)(&seen)),
         })
     });

@@ -1,0 +1,98 @@
+//! `signalman bench`: starts a server of its own on a site of its own, loads it from this process, and prints what it measured.
+//!
+//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] are what is measured.
+
+mod load;
+mod process;
+mod scenarios;
+
+use serde_json::{Value, json};
+
+use super::{Answer, Common, Failure, Output, print_json, print_line};
+use crate::config::Environment;
+
+/// Measures with the load generator on the same machine as the server: on few cores both share them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// What to measure
+    #[arg(value_enum, default_values_t = [Scenario::Idle, Scenario::Accept, Scenario::Arrays, Scenario::Executions, Scenario::Latency])]
+    scenarios: Vec<Scenario>,
+    /// How long each scenario runs
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    seconds: u64,
+    /// Connections for `accept` and `executions`
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Events a second for `latency`
+    #[arg(long, default_value_t = 500)]
+    rate: u64,
+    /// Give every event an Idempotency-Key, so that each is looked up and remembered
+    #[arg(long)]
+    keys: bool,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Scenario {
+    /// Memory and processor of a server that does nothing, and its start
+    Idle,
+    /// Durable events, one a request
+    Accept,
+    /// Durable events in arrays of 100 while retention removes older ones; counted after a restart
+    Arrays,
+    /// Event, rule, script, recorded result
+    Executions,
+    /// From sending an event to the first line of its script, at a fixed rate
+    Latency,
+}
+
+impl Scenario {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Accept => "accept",
+            Self::Arrays => "arrays",
+            Self::Executions => "executions",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Result<Answer, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start the load generator: {error}")))?;
+    let mut all = serde_json::Map::new();
+    for scenario in &arguments.scenarios {
+        eprintln!("{} …", scenario.name());
+        let figures = runtime.block_on(async {
+            match scenario {
+                Scenario::Idle => scenarios::idle(common, arguments).await,
+                Scenario::Accept => scenarios::accept(common, arguments).await,
+                Scenario::Arrays => scenarios::arrays(common, arguments).await,
+                Scenario::Executions => scenarios::executions(common, arguments).await,
+                Scenario::Latency => scenarios::latency(common, arguments).await,
+            }
+        });
+        let figures = figures.map_err(|error| Failure::failed(format!("{}: {error}", scenario.name())))?;
+        if common.output == Output::Table {
+            print_figures(scenario.name(), &figures);
+        }
+        all.insert(scenario.name().to_string(), figures);
+    }
+    if common.output == Output::Json {
+        let machine = json!({"cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get)});
+        print_json(&json!({"machine": machine, "version": env!("CARGO_PKG_VERSION"), "figures": all}));
+    }
+    Ok(Answer::Yes)
+}
+
+fn print_figures(scenario: &str, figures: &Value) {
+    print_line(scenario);
+    for (name, value) in figures.as_object().into_iter().flatten() {
+        let shown = match value.as_f64() {
+            Some(number) if number.fract() != 0.0 => format!("{number:.2}"),
+            _ => value.to_string(),
+        };
+        print_line(&format!("  {name:<28} {shown}"));
+    }
+}
