@@ -1,0 +1,26 @@
+# The usual jobs. `make test` is what continuous integration runs.
+
+.PHONY: test lint docs bench
+
+# Everything: installs what the tests need and is missing (Debian), then runs all tests.
+test:
+	scripts/test-setup.sh
+	cargo test --locked
+
+# Form, warnings, and the sample site.
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo run --locked --quiet -- lint
+
+# The pages of the reference that come from the code. Written beside first, so that a failure leaves the page as it was.
+docs:
+	mkdir -p docs/reference
+	cargo run --locked --quiet -- reference reasons > docs/reference/reasons.md.new
+	mv docs/reference/reasons.md.new docs/reference/reasons.md
+	cargo run --locked --quiet -- reference cli > docs/reference/cli.md.new
+	mv docs/reference/cli.md.new docs/reference/cli.md
+
+# Throughput, latency and memory on this machine.
+bench:
+	cargo run --release --locked -- bench
