@@ -28,7 +28,7 @@ const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// When the system's certificates cannot be read.
 pub fn client() -> Result<Client, reqwest::Error> {
     let agent = concat!("signalman/", env!("CARGO_PKG_VERSION"));
-    Client::builder().user_agent(agent).redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT).build()
+    Client::builder().no_proxy().user_agent(agent).redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT).build()
 }
 
 /// A request that is to be sent.

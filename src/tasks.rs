@@ -1,12 +1,15 @@
 //! Named, owned, joined tasks and the stop signal. Nothing else spawns.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use futures_util::FutureExt;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// The signal to stop; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -45,10 +48,11 @@ impl Stop {
 /// How long a task may take to end after the stop signal before it is cut off.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// The tasks of one owner. Joined in the reverse of the order in which they were started.
+/// The tasks of one owner.
 #[derive(Default)]
 pub struct Tasks {
-    running: Mutex<Vec<(String, JoinHandle<()>)>>,
+    tracker: TaskTracker,
+    running: Mutex<Vec<(String, AbortHandle)>>,
 }
 
 impl Tasks {
@@ -60,25 +64,44 @@ impl Tasks {
 
     /// Starts a task that lives until its owner joins it.
     pub fn spawn(&self, name: impl Into<String>, work: impl Future<Output = ()> + Send + 'static) {
-        let handle = tokio::spawn(work);
+        let handle = self.tracker.spawn(work).abort_handle();
         let mut running = self.running.lock().expect("no panic happens while the lock is held");
         running.retain(|(_, handle)| !handle.is_finished());
         running.push((name.into(), handle));
     }
 
-    /// Waits for every task, the last started first; one that does not end in [`GRACE`] is cut off and named in the log.
+    /// Starts a task that must not end before the stop signal; if it does, by mistake or panic, that is told.
+    pub fn spawn_critical(
+        &self,
+        name: &'static str,
+        stop: Stop,
+        work: impl Future<Output = ()> + Send + 'static,
+        ended: impl FnOnce(&str) + Send + 'static,
+    ) {
+        self.spawn(name, async move {
+            let outcome = AssertUnwindSafe(work).catch_unwind().await;
+            if outcome.is_err() || !stop.is_stopped() {
+                tracing::error!(task = name, "a task that everything needs has ended");
+                ended(name);
+            }
+        });
+    }
+
+    /// Whether every task has ended within the span.
+    pub async fn ended_within(&self, span: Duration) -> bool {
+        self.tracker.close();
+        tokio::time::timeout(span, self.tracker.wait()).await.is_ok()
+    }
+
+    /// Waits for every task; one that does not end in [`GRACE`] is cut off and named in the log.
     pub async fn join(&self) {
-        loop {
-            let last = self.running.lock().expect("no panic happens while the lock is held").pop();
-            let Some((name, mut handle)) = last else { return };
-            match tokio::time::timeout(GRACE, &mut handle).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) if error.is_panic() => tracing::error!(task = name, "a task panicked: {error}"),
-                Ok(Err(_)) => {}
-                Err(_) => {
-                    tracing::warn!(task = name, "a task did not end in {GRACE:?} and was cut off");
-                    handle.abort();
-                }
+        if self.ended_within(GRACE).await {
+            return;
+        }
+        for (name, handle) in self.running.lock().expect("no panic happens while the lock is held").drain(..) {
+            if !handle.is_finished() {
+                tracing::warn!(task = name, "a task did not end in {GRACE:?} and was cut off");
+                handle.abort();
             }
         }
     }

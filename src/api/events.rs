@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Extension, Path, State};
+use axum::http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,9 +14,8 @@ use super::listing::{PageQuery, event_id};
 use super::problem::Problem;
 use super::webhooks::read;
 use crate::engine::{ingest, why};
-use crate::model::event::{Accepted, Dedup, NewEvent};
+use crate::model::event::{Accepted, Dedup, NewEvent, StoredEvent};
 use crate::model::hash::fingerprint;
-use crate::model::ids::EventId;
 use crate::model::json::{RawJson, describe};
 use crate::model::principal::Principal;
 use crate::sensors::webhooks::DEFAULT_MEMORY;
@@ -46,7 +45,7 @@ pub(super) async fn emit(
         return Err(Problem::invalid("`payload` must be a JSON object"));
     }
     let dedup = emitted.dedup_key.map(|key| Dedup {
-        key: format!("api:{key}"),
+        key: format!("api:{}:{key}", emitted.trigger),
         memory: DEFAULT_MEMORY,
         repeats: false,
         body: Some(fingerprint(emitted.payload.text().as_bytes())),
@@ -65,10 +64,10 @@ pub(super) async fn emit(
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
-pub(super) async fn list(State(state): State<Arc<ApiState>>, Query(query): Query<PageQuery>) -> Result<Json<Value>, Problem> {
-    let mut events = state.engine.store.events(query.page::<EventId>()?).await?;
-    let next = events.last().map(|event| event.event.id);
-    events.retain(|event| query.trigger.as_ref().is_none_or(|trigger| &event.event.trigger == trigger));
+pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<Value>, Problem> {
+    let query = PageQuery::of(&uri)?;
+    let wanted = |event: &StoredEvent| query.trigger.as_ref().is_none_or(|trigger| &event.event.trigger == trigger);
+    let (events, next) = query.collect(|page| state.engine.store.events(page), |event| event.event.id, wanted).await?;
     Ok(Json(json!({"events": events, "next": next})))
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Extension, Path, State};
+use axum::http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -15,8 +15,7 @@ use super::problem::Problem;
 use super::webhooks::read;
 use crate::engine::Engine;
 use crate::model::action::masked;
-use crate::model::execution::Execution;
-use crate::model::ids::ExecutionId;
+use crate::model::execution::{Execution, Status};
 use crate::model::json::describe;
 use crate::model::principal::Principal;
 
@@ -49,10 +48,14 @@ pub(super) async fn request(
     Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
 }
 
-pub(super) async fn list(State(state): State<Arc<ApiState>>, Query(query): Query<PageQuery>) -> Result<Json<Value>, Problem> {
-    let mut executions = state.engine.store.executions(query.page::<ExecutionId>()?).await?;
-    let next = executions.last().map(|execution| execution.id);
-    executions.retain(|execution| query.status.as_ref().is_none_or(|status| execution.state.status.name() == status));
+pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<Value>, Problem> {
+    let query = PageQuery::of(&uri)?;
+    if let Some(status) = query.status.as_ref().filter(|status| !Status::ALL.iter().any(|known| known.name() == status.as_str())) {
+        let known: Vec<&str> = Status::ALL.iter().map(|status| status.name()).collect();
+        return Err(Problem::invalid(format!("there is no status `{status}`; known are {}", known.join(", "))));
+    }
+    let wanted = |execution: &Execution| query.status.as_ref().is_none_or(|status| execution.state.status.name() == status);
+    let (executions, next) = query.collect(|page| state.engine.store.executions(page), |execution| execution.id, wanted).await?;
     let shown: Vec<Value> = executions.iter().map(|execution| shown(&state.engine, execution)).collect();
     Ok(Json(json!({"executions": shown, "next": next})))
 }

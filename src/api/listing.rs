@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiState;
 use super::problem::Problem;
-use crate::model::ids::{EventId, ExecutionId, MessageId, SHORT_ID_CHARACTERS};
+use crate::model::ids::{EventId, ExecutionId, SHORT_ID_CHARACTERS};
+use crate::model::message::Message;
 use crate::model::sensor::SensorKind;
-use crate::store::Page;
+use crate::store::{Page, StoreError};
 
 /// The most entries of one page.
 const MAX_PAGE: usize = 1_000;
@@ -22,25 +24,63 @@ const DEFAULT_PAGE: usize = 50;
 /// How far back a short id is looked for.
 const SHORT_ID_SEARCH: usize = 20_000;
 
+/// Entries that are looked at for one page of a filtered list.
+const MAX_SCAN: usize = 50_000;
+
 /// Which part of a list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
-    pub limit: Option<usize>,
-    pub before: Option<String>,
+    limit: Option<usize>,
+    before: Option<String>,
     pub trigger: Option<String>,
     pub status: Option<String>,
     pub channel: Option<String>,
 }
 
 impl PageQuery {
-    pub(super) fn page<I: std::str::FromStr>(&self) -> Result<Page<I>, Problem> {
+    /// Reads the query of an address.
+    pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
+        let query = Query::<Self>::try_from_uri(uri).map_err(|error| Problem::invalid(error.body_text()))?;
+        Ok(query.0)
+    }
+
+    /// Collects the entries that are wanted, newest first. Answers them, and where the next page begins.
+    pub(super) async fn collect<T, I, F>(
+        &self,
+        mut fetch: impl FnMut(Page<I>) -> F,
+        id: impl Fn(&T) -> I,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Result<(Vec<T>, Option<I>), Problem>
+    where
+        I: std::str::FromStr + Copy,
+        F: Future<Output = Result<Vec<T>, StoreError>>,
+    {
         let limit = self.limit.unwrap_or(DEFAULT_PAGE);
         if limit == 0 || limit > MAX_PAGE {
             return Err(Problem::invalid(format!("`limit` must be from 1 to {MAX_PAGE}")));
         }
-        let before = self.before.as_deref().map(str::parse).transpose().map_err(|_| Problem::invalid("`before` is not an id"))?;
-        Ok(Page { before, limit })
+        let before = self.before.as_deref().map(str::parse).transpose();
+        let mut before = before.map_err(|_| Problem::invalid("`before` must be a whole id of 26 characters"))?;
+        let (mut found, mut scanned) = (Vec::new(), 0);
+        while found.len() < limit && scanned < MAX_SCAN {
+            let page = fetch(Page { before, limit }).await?;
+            let full = page.len() == limit;
+            scanned += page.len();
+            for entry in page {
+                before = Some(id(&entry));
+                if wanted(&entry) {
+                    found.push(entry);
+                }
+                if found.len() == limit {
+                    break;
+                }
+            }
+            if !full {
+                break;
+            }
+        }
+        Ok((found, before))
     }
 }
 
@@ -138,8 +178,11 @@ pub(super) async fn sensors(State(state): State<Arc<ApiState>>) -> Json<Value> {
     Json(json!({"sensors": sensors.collect::<Vec<_>>()}))
 }
 
-pub(super) async fn messages(State(state): State<Arc<ApiState>>, Query(query): Query<PageQuery>) -> Result<Json<Value>, Problem> {
-    let mut messages = state.engine.store.messages(query.page::<MessageId>()?).await?;
-    messages.retain(|message| query.channel.as_ref().is_none_or(|channel| &message.channel == channel));
-    Ok(Json(json!({"messages": messages})))
+pub(super) async fn messages(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<Value>, Problem> {
+    let query = PageQuery::of(&uri)?;
+    // Read first: whoever goes on with the stream from here misses nothing.
+    let sequence = state.engine.store.sequence().await?;
+    let wanted = |message: &Message| query.channel.as_ref().is_none_or(|channel| &message.channel == channel);
+    let (messages, next) = query.collect(|page| state.engine.store.messages(page), |message| message.id, wanted).await?;
+    Ok(Json(json!({"messages": messages, "next": next, "sequence": sequence})))
 }

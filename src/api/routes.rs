@@ -63,8 +63,11 @@ async fn ready(State(state): State<Arc<ApiState>>) -> Response<Body> {
     if !state.engine.load.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting: what was left open is being picked up\n").into_response();
     }
-    match state.engine.store.commit(&crate::store::Batch::default()).await {
-        Ok(_) => "ready\n".into_response(),
+    if let Some(broken) = state.engine.load.broken() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{broken}\n")).into_response();
+    }
+    match state.engine.store.health().await {
+        Ok(()) => "ready\n".into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
 }

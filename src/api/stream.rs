@@ -32,7 +32,6 @@ struct Watcher {
     missed: VecDeque<Commit>,
     live: broadcast::Receiver<Commit>,
     reset: bool,
-    last: u64,
 }
 
 pub(super) async fn watch(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
@@ -42,15 +41,10 @@ pub(super) async fn watch(State(state): State<Arc<ApiState>>, headers: HeaderMap
             value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| Problem::invalid("`Last-Event-ID` must be a number"))?,
         ),
     };
-    // A watcher that has seen the last commit of an earlier run has missed nothing yet.
-    let nothing_since = match after {
-        Some(after) => state.engine.store.sequence().await? == after,
-        None => false,
-    };
-    let watch = state.engine.stream.watch(after.filter(|_| !nothing_since));
+    let watch = state.engine.stream.watch(after);
     let reset = watch.missed.is_none();
     let missed = watch.missed.unwrap_or_default().into();
-    let watcher = Watcher { state, missed, live: watch.live, reset, last: after.unwrap_or(0) };
+    let watcher = Watcher { state, missed, live: watch.live, reset };
     let body = Body::from_stream(stream::unfold(watcher, next));
     Ok(([(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")], body).into_response())
 }
@@ -61,7 +55,6 @@ async fn next(mut watcher: Watcher) -> Option<(Result<Bytes, std::convert::Infal
     }
     loop {
         if let Some(commit) = watcher.missed.pop_front() {
-            watcher.last = watcher.last.max(commit.sequence);
             let text = render(&watcher.state.engine, &commit);
             return Some((Ok(Bytes::from(text)), watcher));
         }

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use super::problem::Problem;
 use super::{ApiState, Peer};
 use crate::engine::ingest::{self, Taken};
+use crate::model::sensor::{SensorDefinition, SensorKind};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,8 +30,11 @@ pub(super) async fn take(
         Ok(taken) => accepted(&taken),
         Err(problem) => problem.into_response(),
     };
-    let known = answer.status() != StatusCode::NOT_FOUND;
-    state.engine.metrics.webhooks.with_label_values(&[if known { name.as_str() } else { "unknown" }, answer.status().as_str()]).inc();
+    // Only names of the site become labels: others are the sender's to choose.
+    let catalog = state.engine.catalog.get();
+    let own = |sensor: &SensorDefinition| matches!(&sensor.kind, SensorKind::Webhook { name: own, .. } if *own == name);
+    let label = if catalog.sensors.iter().any(own) { name.as_str() } else { "unknown" };
+    state.engine.metrics.webhooks.with_label_values(&[label, answer.status().as_str()]).inc();
     answer
 }
 

@@ -21,7 +21,7 @@ use crate::engine::conduct::{self, ATTEMPTS_AT_ONCE, RunnerTable};
 use crate::engine::deliver::{self, Outbox};
 use crate::engine::host::EngineHost;
 use crate::engine::recover::{self, Recovered};
-use crate::engine::{Engine, evaluate, housekeeping, supervise};
+use crate::engine::{Engine, EngineParts, evaluate, housekeeping, supervise};
 use crate::journal::{Journal, inline};
 use crate::model::ids::IdSource;
 use crate::outbound;
@@ -32,7 +32,7 @@ use crate::store::keyed::KeyedStore;
 use crate::store::lock::FolderLock;
 use crate::store::memory::MemorySpace;
 use crate::store::sled::SledSpace;
-use crate::store::{Batch, CommitError, Ruleset, Store, StoreError};
+use crate::store::{Batch, CommitError, Page, Ruleset, Store, StoreError};
 use crate::tasks::{Stop, Tasks};
 use crate::telemetry::Metrics;
 
@@ -117,7 +117,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let mut teardown: Vec<(&'static str, Teardown)> = Vec::new();
     let tasks = Arc::new(Tasks::new());
 
-    std::fs::create_dir_all(&config.data).map_err(|source| StartError::System { what: "cannot make the data folder", source })?;
+    FolderLock::make_folder(&config.data).map_err(|source| StartError::System { what: "cannot make the data folder", source })?;
     let tokens = Tokens::open(&*store, &config.data, &ids).await?;
     let ruleset = store_rules(&*store, &site, &*clock).await?;
 
@@ -133,7 +133,13 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let metrics = Arc::new(Metrics::new());
     let catalog = Catalog::of(site, ruleset);
     let sensors = catalog.sensors.clone();
-    let (engine, commands) = Engine::new(store, clock, ids, catalog, metrics, outbox, config.limits.open_executions);
+    let sequence = store.sequence().await?;
+    // The clock may have gone back since the last run; ids must not.
+    if let Some(newest) = store.events(Page { before: None, limit: 1 }).await?.first() {
+        ids.continue_after(newest.event.id);
+    }
+    let parts = EngineParts { store, clock, ids, metrics, outbox };
+    let (engine, commands) = Engine::new(parts, catalog, config.limits.open_executions, sequence);
     host.set(&engine);
 
     let address = config.listen;
@@ -149,11 +155,11 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     push(&mut teardown, "delivery", end_tasks(stop_delivery, Arc::clone(&delivery)));
 
     let (drain, stop_conductor, conductor) = (Stop::new(), Stop::new(), Arc::new(Tasks::new()));
-    conductor.spawn("conduct", conduct::run(Arc::clone(&engine), table, open, commands, drain.clone(), stop_conductor.clone()));
+    let work = conduct::run(Arc::clone(&engine), table, open, commands, drain.clone(), stop_conductor.clone());
+    conductor.spawn_critical("conductor", drain.clone(), work, mark_broken(&engine));
     push(&mut teardown, "conductor", async move {
         drain.stop();
-        let joined = tokio::time::timeout(DRAIN, conductor.join());
-        if joined.await.is_err() {
+        if !conductor.ended_within(DRAIN).await {
             tracing::warn!("actions still run after {DRAIN:?} and are stopped; the next start settles them");
         }
         stop_conductor.stop();
@@ -163,7 +169,8 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let (journal, deliveries) = inline::channel();
     let journal: Arc<dyn Journal> = Arc::new(journal);
     let (stop_evaluator, evaluator) = (Stop::new(), Arc::new(Tasks::new()));
-    evaluator.spawn("evaluate", evaluate::run(Arc::clone(&engine), deliveries, stop_evaluator.clone()));
+    let work = evaluate::run(Arc::clone(&engine), deliveries, stop_evaluator.clone());
+    evaluator.spawn_critical("evaluator", stop_evaluator.clone(), work, mark_broken(&engine));
     push(&mut teardown, "evaluator", end_tasks(stop_evaluator, evaluator));
 
     let stop_background = Stop::new();
@@ -203,6 +210,11 @@ impl App {
 
 fn push(teardown: &mut Vec<(&'static str, Teardown)>, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
     teardown.push((name, Box::pin(work)));
+}
+
+fn mark_broken(engine: &Arc<Engine>) -> impl FnOnce(&str) + Send + 'static {
+    let engine = Arc::clone(engine);
+    move |name| engine.load.set_broken(name)
 }
 
 async fn end_tasks(stop: Stop, tasks: Arc<Tasks>) {

@@ -1,6 +1,6 @@
 //! `signalman chat --follow`: what the bot says, live.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +13,12 @@ use crate::config::Environment;
 /// The pause before a stream that broke off is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Messages that are looked for after the stream broke off.
+const MISSED: usize = 1_000;
+
+/// Shown messages that are remembered, so that a repeat is not shown again.
+const REMEMBERED: usize = 2 * MISSED;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Go on showing messages as they come
@@ -22,60 +28,51 @@ pub(super) struct Arguments {
     #[arg(long)]
     channel: Option<String>,
     /// How many earlier messages to show first
-    #[arg(long, default_value_t = 10)]
-    last: usize,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    last: u16,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
     let client = ApiClient::new(common, environment)?;
-    let mut screen = Screen { seen: HashSet::new(), channel: arguments.channel.clone(), json: common.output == Output::Json };
-    screen.catch_up(&client, arguments.last)?;
+    let mut screen = Screen { seen: VecDeque::new(), channel: arguments.channel.clone(), json: common.output == Output::Json };
+    let mut after = screen.catch_up(&client, usize::from(arguments.last))?;
     if !arguments.follow {
         return Ok(Answer::Yes);
     }
     eprintln!("following; end with Ctrl-C");
-    let mut last_id = None;
     loop {
-        let mut reset = false;
-        let ended = client.stream(last_id, |record| {
-            reset = screen.take(record, &mut last_id);
-            !reset
-        });
-        if reset {
-            last_id = None;
-            screen.catch_up(&client, 100)?;
-            continue;
+        // The list says up to which commit it is complete; the stream goes on from there, so nothing falls between them.
+        let mut last_id = Some(after);
+        let ended = client.stream(last_id, |record| !screen.take(record, &mut last_id));
+        if let Err(failure) = ended {
+            eprintln!("{}; trying again", failure.message);
         }
-        let why = ended.err().map_or_else(|| "the server ended the stream".to_string(), |failure| failure.message);
-        eprintln!("{why}; trying again");
-        // Everything since the last one seen, as soon as the server is back.
-        loop {
+        after = loop {
             std::thread::sleep(PAUSE);
-            if screen.catch_up(&client, 100).is_ok() {
-                break;
+            if let Ok(after) = screen.catch_up(&client, MISSED) {
+                break after;
             }
-        }
-        last_id = None;
+        };
     }
 }
 
 struct Screen {
-    seen: HashSet<String>,
+    /// The ids shown last: the stream may repeat some.
+    seen: VecDeque<String>,
     channel: Option<String>,
     json: bool,
 }
 
 impl Screen {
-    /// Shows the messages that were missed.
-    fn catch_up(&mut self, client: &ApiClient, last: usize) -> Result<(), Failure> {
-        if last == 0 {
-            return Ok(());
-        }
-        let answer = client.get(&format!("/api/v1/messages?limit={last}"))?;
-        for message in answer["messages"].as_array().into_iter().flatten().rev() {
+    /// Shows the last messages that were not shown yet; answers the number of the commit up to which that is complete.
+    fn catch_up(&mut self, client: &ApiClient, last: usize) -> Result<u64, Failure> {
+        let channel = self.channel.as_ref().map(|name| format!("&channel={}", crate::links::percent_encode(name, b""))).unwrap_or_default();
+        let answer = client.get(&format!("/api/v1/messages?limit={}{channel}", last.max(1)))?;
+        let messages = answer["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for message in messages.iter().take(last).rev() {
             self.show(message);
         }
-        Ok(())
+        Ok(answer["sequence"].as_u64().unwrap_or(0))
     }
 
     /// Takes a record of the stream; answers whether it says to start anew.
@@ -96,8 +93,12 @@ impl Screen {
 
     fn show(&mut self, message: &Value) {
         let (id, channel) = (message["id"].as_str().unwrap_or_default(), message["channel"].as_str().unwrap_or_default());
-        if self.channel.as_deref().is_some_and(|wanted| wanted != channel) || !self.seen.insert(id.to_string()) {
+        if self.channel.as_deref().is_some_and(|wanted| wanted != channel) || self.seen.iter().any(|seen| seen == id) {
             return;
+        }
+        self.seen.push_back(id.to_string());
+        if self.seen.len() > REMEMBERED {
+            self.seen.pop_front();
         }
         if self.json {
             print_line(&message.to_string());

@@ -32,7 +32,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
     let format = if arguments.log_json { LogFormat::Json } else { LogFormat::Text };
-    telemetry::start_logs(&arguments.log, format, std::io::stderr().is_terminal());
+    telemetry::start_logs(&arguments.log, format, std::io::stderr().is_terminal()).map_err(Failure::misuse)?;
     let (mut site, warnings) = app::load_site(&common.site, environment)
         .map_err(|faults| Failure::misuse(format!("the site in `{}` cannot run:\n\n{}", common.site.display(), faults.join("\n\n"))))?;
     for warning in warnings {
@@ -58,7 +58,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
         tracing::info!("stopping: actions that run may end");
         tokio::select! {
             () = app.stop() => tracing::info!("stopped"),
-            _ = interrupt.recv() => tracing::warn!("stopped at once; the next start settles what ran"),
+            _ = async { tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} } } => tracing::warn!("stopped at once; the next start settles what ran"),
         }
         Ok(Answer::Yes)
     })

@@ -245,7 +245,8 @@ fn size(node: &Node) -> Option<usize> {
 
 fn kind_of(fields: &mut Fields<'_, '_>, name: &'static str, kinds: &[&'static str], mut set: impl FnMut(&'static str)) {
     let Some(node) = fields.node(name) else { return };
-    if let Some(mut inner) = Fields::of(fields.source, node, "it", fields.faults) {
+    if let Some(mut inner) = Fields::of(fields.source, node, name, fields.faults) {
+        inner.required("kind");
         if let Some(kind) = inner.word("kind", kinds) {
             set(kind);
         }
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_of_the_formats_page() {
+    fn every_setting_is_read() {
         let (config, faults) = load_text(
             "listen: 127.0.0.1:8421\ndata: state\ntime_zone: Asia/Shanghai\nstore: {kind: embedded}\njournal: {kind: embedded}\n\
              config:\n  marathon: {url: \"http://127.0.0.1:8080\", token: {env: TOKEN}}\nchat:\n  console: {kind: console}\n\

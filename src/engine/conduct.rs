@@ -17,7 +17,6 @@ use crate::clock;
 use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, Status};
 use crate::model::ids::ExecutionId;
-use crate::model::pack::Pack;
 use crate::model::reason::Reason;
 use crate::model::secret;
 use crate::runners::{ActionCall, ActionRunner, Output, RunContext, RunError};
@@ -242,7 +241,6 @@ impl Conductor {
             effects.closed += 1;
             let message = notices::of(&self.engine.catalog.get(), &open.execution, self.engine.clock.now());
             effects.batch.messages.extend(message);
-            self.engine.metrics.executions.with_label_values(&[open.execution.state.status.name()]).inc();
         }
     }
 
@@ -274,8 +272,7 @@ impl Conductor {
                 let places = self.table.runners.get(key.0).map_or(usize::MAX, |(_, places)| *places);
                 let lane = self.lanes.get_mut(key).expect("lanes are removed only below");
                 let all = running.entry(key.0).or_default();
-                // A quarter of the places is kept for other packs.
-                if *all >= places || lane.running >= places - places / 4 {
+                if *all >= places || lane.running >= places_of_one_pack(places) {
                     continue;
                 }
                 let Some(id) = lane.waiting.pop_front() else { continue };
@@ -301,7 +298,9 @@ impl Conductor {
         let pack = action.and_then(|action| catalog.packs.get(action.pack()));
         let runner = action.and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
         let (Some(action), Some(pack), Some((kind, _))) = (action, pack, runner) else {
-            let error = format!("{}, or it is not enabled", catalog.no_action(&open.execution.request.action));
+            let name = &open.execution.request.action;
+            let known = catalog.actions.contains_key(name);
+            let error = if known { format!("action `{name}` is not enabled") } else { catalog.no_action(name) };
             let change = Change::Fail { at: now, reason: Reason::UnknownAction, error, log: Vec::new() };
             open.execution.change(change).expect("an execution that waits can fail");
             self.record(id, effects);
@@ -331,8 +330,10 @@ impl Conductor {
             self.engine.stream.publish(sequence, items.collect());
         }
         for id in changed {
-            if self.open.get(&id).is_some_and(|open| open.execution.state.status.is_final()) {
+            let ended = self.open.get(&id).map(|open| open.execution.state.status).filter(|status| status.is_final());
+            if let Some(status) = ended {
                 self.open.remove(&id);
+                self.engine.metrics.executions.with_label_values(&[status.name()]).inc();
             }
         }
         self.engine.load.closed(closed);
@@ -375,14 +376,14 @@ impl Conductor {
         let (runner, commands, clock) = (Arc::clone(runner), self.commands.clone(), Arc::clone(&self.engine.clock));
         let stopping = self.stop.clone();
         tasks::spawn_bounded(async move {
-            let (id, pack) = (call.execution.id, Arc::clone(&call.pack));
+            let (id, secrets) = (call.execution.id, secrets_of(&call));
             let give_up = cx.deadline + chrono::Duration::from_std(RUNNER_GRACE).unwrap_or_default();
             let attempt = AssertUnwindSafe(runner.run(call, cx)).catch_unwind();
             let mut outcome = tokio::select! {
                 outcome = attempt => outcome.unwrap_or_else(|_| Err(lost(Reason::RunnerPanicked, "the runner crashed; see the log"))),
                 () = clock.sleep_until(give_up) => Err(lost(Reason::TimedOut, "the action ran longer than its `timeout` and did not stop when told to")),
             };
-            mask(&mut outcome, &pack);
+            mask(&mut outcome, &secrets);
             // When the process stops, the work was cut short by us: the next start decides, as after a crash.
             if stopping.is_stopped() && outcome.as_ref().is_err_and(|error| error.reason == Reason::Canceled) {
                 return;
@@ -392,12 +393,27 @@ impl Conductor {
     }
 }
 
-/// Replaces the pack's secrets wherever the outcome shows them.
-fn mask(outcome: &mut Result<Output, RunError>, pack: &Pack) {
-    let secrets = pack.secrets();
+/// A quarter of a runner's places, at least one, is kept for other packs.
+fn places_of_one_pack(places: usize) -> usize {
+    if places > 1 { places - (places / 4).max(1) } else { places }
+}
+
+/// The secrets that an attempt knows: of its pack's settings, and of its parameters.
+fn secrets_of(call: &ActionCall) -> Vec<String> {
+    let mut secrets: Vec<String> = call.pack.secrets().into_iter().map(ToString::to_string).collect();
+    for parameter in call.action.parameters.iter().filter(|parameter| parameter.secret) {
+        let value = call.execution.request.parameters.get(&parameter.name).and_then(serde_json::Value::as_str);
+        secrets.extend(value.filter(|value| value.len() >= secret::SHORTEST_MASKED).map(ToString::to_string));
+    }
+    secrets
+}
+
+/// Replaces secrets wherever the outcome shows them.
+fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
     if secrets.is_empty() {
         return;
     }
+    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
     let log = match outcome {
         Ok(output) => {
             secret::mask_value(&mut output.result, &secrets);

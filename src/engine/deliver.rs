@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Engine;
 use super::stream::Item;
@@ -19,6 +19,9 @@ use crate::tasks::Stop;
 
 /// Messages of one adapter that are held in memory; more stay in the store until there is room.
 const HELD_MESSAGES: usize = 1_000;
+
+/// Messages read from the store at a time, of all adapters.
+const READ_TOGETHER: usize = 10_000;
 
 /// Deliveries recorded in one commit at most.
 const TOGETHER: usize = 128;
@@ -37,6 +40,7 @@ pub struct Outbox {
 struct Lane {
     sender: mpsc::Sender<Message>,
     overflow: Arc<AtomicBool>,
+    more: Arc<Notify>,
 }
 
 /// The end of one adapter.
@@ -45,6 +49,7 @@ pub struct Postman {
     adapter: Arc<dyn ChatAdapter>,
     inbox: mpsc::Receiver<Message>,
     overflow: Arc<AtomicBool>,
+    more: Arc<Notify>,
 }
 
 impl Outbox {
@@ -56,10 +61,17 @@ impl Outbox {
             let (sender, inbox) = mpsc::channel(HELD_MESSAGES);
             // Set at first, so that what waits in the store is read at the start.
             let overflow = Arc::new(AtomicBool::new(true));
-            lanes.insert(name.clone(), Lane { sender, overflow: Arc::clone(&overflow) });
-            postmen.push(Postman { name, adapter, inbox, overflow });
+            let more = Arc::new(Notify::new());
+            lanes.insert(name.clone(), Lane { sender, overflow: Arc::clone(&overflow), more: Arc::clone(&more) });
+            postmen.push(Postman { name, adapter, inbox, overflow, more });
         }
         (Self { adapters: lanes }, postmen)
+    }
+
+    /// Whether the site has an adapter of that name.
+    #[must_use]
+    pub fn has(&self, adapter: &str) -> bool {
+        self.adapters.contains_key(adapter)
     }
 
     /// Tells the postmen of messages that are durable. Never waits: what does not fit is read from the store later.
@@ -69,8 +81,10 @@ impl Outbox {
                 tracing::error!(message = %message.id, adapter = message.destination.adapter, "a message waits for an adapter that the site does not have");
                 continue;
             };
-            if lane.sender.try_send(message).is_err() {
+            // Once something had to stay in the store, what follows must not overtake it.
+            if lane.overflow.load(Ordering::Acquire) || lane.sender.try_send(message).is_err() {
                 lane.overflow.store(true, Ordering::Release);
+                lane.more.notify_one();
             }
         }
     }
@@ -83,8 +97,13 @@ pub async fn run(engine: Arc<Engine>, mut postman: Postman, stop: Stop) {
     let mut recent = Recent::default();
     loop {
         if postman.inbox.is_empty() && postman.overflow.swap(false, Ordering::AcqRel) {
-            match engine.store.waiting_messages().await {
-                Ok(waiting) => ready.extend(waiting.into_iter().filter(|message| message.destination.adapter == postman.name)),
+            match engine.store.waiting_messages(READ_TOGETHER).await {
+                Ok(waiting) => {
+                    if waiting.len() == READ_TOGETHER {
+                        postman.overflow.store(true, Ordering::Release); // there may be more
+                    }
+                    ready.extend(waiting.into_iter().filter(|message| message.destination.adapter == postman.name));
+                }
                 Err(error) => {
                     tracing::error!("the outbox cannot be read, trying again: {error}");
                     postman.overflow.store(true, Ordering::Release);
@@ -96,6 +115,7 @@ pub async fn run(engine: Arc<Engine>, mut postman: Postman, stop: Stop) {
         if ready.is_empty() {
             tokio::select! {
                 () = stop.stopped() => return,
+                () = postman.more.notified() => continue,
                 count = postman.inbox.recv_many(&mut ready, TOGETHER) => if count == 0 { return },
             }
         }
@@ -173,7 +193,9 @@ async fn record(engine: &Engine, messages: Vec<Message>, stop: &Stop) -> bool {
                     let outcome = if matches!(message.delivery, Delivery::Sent { .. }) { "sent" } else { "failed" };
                     engine.metrics.messages.with_label_values(&[outcome]).inc();
                 }
-                engine.stream.publish(committed.sequence, batch.deliveries.into_iter().map(|message| Item::Message(Arc::new(message))).collect());
+                engine
+                    .stream
+                    .publish(committed.sequence, batch.deliveries.into_iter().map(|message| Item::Message(Arc::new(message))).collect());
                 return true;
             }
             Err(error) => {

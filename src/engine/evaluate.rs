@@ -83,13 +83,16 @@ struct Evaluated {
 /// Judges the events of deliveries. The only thing that is asked of the store is whether they are repeats.
 async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, before: Option<&InFlight>) -> Prepared {
     let catalog = engine.catalog.get();
+    let refused = |error: AcceptError, deliveries: Vec<Delivery>| {
+        let refused = deliveries.into_iter().map(|delivery| Evaluated { delivery, outcome: Err(error.clone()) });
+        Prepared { batch: Batch::default(), evaluated: refused.collect(), requested: Vec::new() }
+    };
+    if !engine.load.has_room() {
+        return refused(AcceptError::Overloaded(engine.load.full()), deliveries);
+    }
     let mut known = match sightings(engine, &deliveries).await {
         Ok(known) => known,
-        Err(error) => {
-            let error = AcceptError::Unavailable(error.to_string());
-            let refused = deliveries.into_iter().map(|delivery| Evaluated { delivery, outcome: Err(error.clone()) });
-            return Prepared { batch: Batch::default(), evaluated: refused.collect(), requested: Vec::new() };
-        }
+        Err(error) => return refused(AcceptError::Unavailable(error.to_string()), deliveries),
     };
     if let Some(before) = before {
         known.extend(before.sightings.clone());
@@ -125,6 +128,9 @@ async fn commit(engine: &Engine, prepared: Prepared) -> bool {
         engine.metrics.commit_seconds.observe(took.as_secs_f64());
     }
     count(engine, &batch.events, &evaluated);
+    for execution in requested.iter().filter(|execution| execution.state.status.is_final()) {
+        engine.metrics.executions.with_label_values(&[execution.state.status.name()]).inc();
+    }
     for Evaluated { delivery, outcome } in evaluated {
         let _ = delivery.reply.send(outcome); // the sender has gone; its event stays
     }
@@ -184,7 +190,7 @@ impl Work<'_> {
         for dedup in events.iter().filter_map(|event| event.dedup.as_ref()) {
             let differs = |known: &Sighting| known.body.is_some() && dedup.body.is_some() && known.body != dedup.body;
             if self.known.get(&dedup.key).is_some_and(differs) {
-                let key = dedup.key.split_once(':').map_or(dedup.key.as_str(), |(_, key)| key);
+                let key = dedup.key.splitn(3, ':').last().unwrap_or_default();
                 return Err(AcceptError::BodyDiffers { key: key.to_string() });
             }
         }
@@ -196,13 +202,20 @@ impl Work<'_> {
         let Some(dedup) = new.dedup.take() else { return self.accept(new, None) };
         let Some(mut sighting) = self.known.get(&dedup.key).cloned() else {
             let accepted = self.accept(new, Some(dedup.key.clone()));
-            let sighting = Sighting { key: dedup.key.clone(), event: accepted.id, seen_at: now, repeats: 0, body: dedup.body, first: true };
+            let sighting = Sighting {
+                key: dedup.key.clone(),
+                event: accepted.id,
+                seen_at: now,
+                repeats: 0,
+                body: dedup.body,
+                first: Some(dedup.memory),
+            };
             self.remember(sighting);
             return accepted;
         };
         // The memory slides: what keeps coming is kept in mind.
         sighting.seen_at = now;
-        sighting.first = false;
+        sighting.first = None;
         let accepted = if dedup.repeats {
             sighting.repeats += 1;
             new.payload = with_repeat(&new.payload, sighting.repeats);
@@ -309,7 +322,6 @@ impl Work<'_> {
         if let Some((reason, error)) = fault {
             let change = Change::Fail { at: event.received_at, reason, error, log: Vec::new() };
             execution.change(change).expect("a requested execution can fail");
-            self.engine.metrics.executions.with_label_values(&[execution.state.status.name()]).inc();
             self.batch.messages.extend(notices::of(self.catalog, &execution, event.received_at));
         }
         let execution = Arc::new(execution);

@@ -58,15 +58,14 @@ pub async fn webhook(
     };
     check_sender(auth, peer, open(name), headers, body).map_err(Refused::Unauthorized)?;
     if !engine.load.has_room() {
-        let message = format!("{} executions have not ended; try again later", engine.load.open());
-        return Err(Refused::Accept(AcceptError::Overloaded(message)));
+        return Err(Refused::Accept(AcceptError::Overloaded(engine.load.full())));
     }
     let kind = webhooks::decoder(decoder).ok_or_else(|| Refused::Unknown(format!("there is no decoder `{decoder}`")))?;
     let hook = Hook { name, trigger, repeats: *repeats, memory: *memory, now: engine.clock.now() };
     let mut decoded = kind.decoder.decode(&hook, headers, body).map_err(Refused::Rejected)?;
     if decoded.truncated > 0 {
         engine.metrics.truncated_alerts.inc_by(decoded.truncated);
-        tracing::warn!(webhook = name, truncated = decoded.truncated, "Alertmanager left alerts out of its notification; raise max_alerts");
+        tracing::warn!(webhook = name, truncated = decoded.truncated, "the sender left something out of its notification");
     }
     if let Some(cause) = cause(headers) {
         for event in &mut decoded.events {
@@ -90,7 +89,7 @@ pub async fn emit(engine: &Engine, journal: &dyn Journal, event: NewEvent) -> Re
         return Err(Refused::Unknown(catalog.no_trigger(&event.trigger)));
     }
     if !engine.load.has_room() {
-        return Err(Refused::Accept(AcceptError::Overloaded("too many executions have not ended".into())));
+        return Err(Refused::Accept(AcceptError::Overloaded(engine.load.full())));
     }
     let accepted = journal.accept(vec![event]).await.map_err(Refused::Accept)?;
     accepted.into_iter().next().ok_or_else(|| Refused::Accept(AcceptError::Unavailable("the journal gave no answer".into())))

@@ -16,8 +16,8 @@ pub mod stream;
 pub mod supervise;
 pub mod why;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -56,18 +56,33 @@ pub struct Engine {
     commands: mpsc::Sender<Command>,
 }
 
+/// What an engine is made of.
+pub struct EngineParts {
+    /// Everything durable.
+    pub store: Arc<dyn Store>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes ids.
+    pub ids: Arc<IdSource>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Messages on their way.
+    pub outbox: Outbox,
+}
+
 /// How much is under way.
 pub struct Load {
     open: AtomicUsize,
     limit: usize,
     ready: AtomicBool,
+    broken: OnceLock<String>,
 }
 
 impl Load {
     /// Nothing under way; not ready.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { open: AtomicUsize::new(0), limit, ready: AtomicBool::new(false) }
+        Self { open: AtomicUsize::new(0), limit, ready: AtomicBool::new(false), broken: OnceLock::new() }
     }
 
     /// Executions that have not ended.
@@ -79,7 +94,27 @@ impl Load {
     /// Whether more can be taken.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.open() < self.limit
+        self.open() < self.limit && self.broken.get().is_none()
+    }
+
+    /// Why there is no room, in words.
+    #[must_use]
+    pub fn full(&self) -> String {
+        match self.broken.get() {
+            Some(broken) => broken.clone(),
+            None => format!("{} executions have not ended; try again later", self.open()),
+        }
+    }
+
+    /// Notes that a part that everything needs has ended by mistake: from now on nothing is taken, and the process says it is not ready.
+    pub fn set_broken(&self, what: &str) {
+        let _ = self.broken.set(format!("{what} has ended unexpectedly; see the log, and restart")); // the first is told
+    }
+
+    /// The part that has ended by mistake.
+    #[must_use]
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.get().map(String::as_str)
     }
 
     /// Whether what a crash left has been picked up.
@@ -134,24 +169,17 @@ impl From<CommitError> for RequestError {
 }
 
 impl Engine {
-    /// Puts the parts together; the receiver is for [`conduct::run`].
+    /// Puts the parts together; the receiver is for [`conduct::run`]. `sequence` is the number of the last commit.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        ids: Arc<IdSource>,
-        catalog: Catalog,
-        metrics: Arc<Metrics>,
-        outbox: Outbox,
-        open_limit: usize,
-    ) -> (Arc<Self>, mpsc::Receiver<Command>) {
+    pub fn new(parts: EngineParts, catalog: Catalog, open_limit: usize, sequence: u64) -> (Arc<Self>, mpsc::Receiver<Command>) {
+        let EngineParts { store, clock, ids, metrics, outbox } = parts;
         let (commands, inbox) = mpsc::channel(WAITING_COMMANDS);
         let engine = Self {
             store,
             clock,
             ids,
             catalog: CatalogCell::new(catalog),
-            stream: Stream::new(),
+            stream: Stream::new(sequence),
             metrics,
             outbox,
             load: Load::new(open_limit),
@@ -172,7 +200,7 @@ impl Engine {
         }
         let parameters = bind(&found.parameters, parameters).map_err(RequestError::Invalid)?;
         if !self.load.has_room() {
-            return Err(RequestError::Overloaded("too many executions have not ended".into()));
+            return Err(RequestError::Overloaded(self.load.full()));
         }
         let now = self.clock.now();
         let request = Request {

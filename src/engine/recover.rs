@@ -2,6 +2,8 @@
 
 use super::{Engine, notices};
 use crate::model::execution::{Change, Execution, Status};
+use crate::model::message::Delivery;
+use crate::model::reason::Reason;
 use crate::store::{Batch, CommitError, StoreError};
 
 /// Records handled in one commit at most.
@@ -52,10 +54,24 @@ pub async fn settle(engine: &Engine) -> Result<(Vec<Execution>, Recovered), Stor
         }
     }
     commit(engine, batch).await?;
+    give_up_messages(engine).await?;
     open.retain(|execution| !execution.state.status.is_final());
     engine.load.opened(open.len());
     engine.metrics.open_executions.add(i64::try_from(open.len()).unwrap_or(0));
     Ok((open, found))
+}
+
+/// Messages for a chat system that the site no longer has would wait for ever: they are given up, and that is recorded.
+async fn give_up_messages(engine: &Engine) -> Result<(), StoreError> {
+    let waiting = engine.store.waiting_messages(usize::MAX).await?;
+    let (at, mut batch) = (engine.clock.now(), Batch::default());
+    for mut message in waiting.into_iter().filter(|message| !engine.outbox.has(&message.destination.adapter)) {
+        let detail = format!("the site has no chat system `{}` any more", message.destination.adapter);
+        tracing::error!(message = %message.id, "given up: {detail}");
+        message.delivery = Delivery::Failed { at, reason: Reason::UnknownChannel, detail };
+        batch.deliveries.push(message);
+    }
+    commit(engine, batch).await
 }
 
 async fn commit(engine: &Engine, batch: Batch) -> Result<(), StoreError> {

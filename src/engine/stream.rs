@@ -12,6 +12,9 @@ use crate::model::message::Message;
 /// How many commits are kept for watchers that come back.
 pub const KEPT_COMMITS: usize = 1_024;
 
+/// Commits of different parts of the engine are handed out up to so much out of order; a watcher that comes back gets these again.
+const OUT_OF_ORDER: u64 = 64;
+
 /// How many commits a watcher may lag behind before it must start anew.
 const LAG: usize = 1_024;
 
@@ -38,7 +41,13 @@ pub struct Commit {
 /// Hands out commits.
 pub struct Stream {
     sender: broadcast::Sender<Commit>,
-    kept: Mutex<VecDeque<Commit>>,
+    kept: Mutex<Kept>,
+}
+
+/// The last commits, and since which one they are complete.
+struct Kept {
+    commits: VecDeque<Commit>,
+    complete_since: u64,
 }
 
 /// A watcher's end: what it missed, then what comes.
@@ -50,8 +59,10 @@ pub struct Watch {
 }
 
 impl Stream {
-    pub(super) fn new() -> Self {
-        Self { sender: broadcast::channel(LAG).0, kept: Mutex::new(VecDeque::with_capacity(KEPT_COMMITS)) }
+    /// Nothing kept yet: whoever has seen the commit numbered `since` has missed nothing.
+    pub(super) fn new(since: u64) -> Self {
+        let kept = Kept { commits: VecDeque::with_capacity(KEPT_COMMITS), complete_since: since };
+        Self { sender: broadcast::channel(LAG).0, kept: Mutex::new(kept) }
     }
 
     /// Hands out what a commit changed. Commits of different parts of the engine may come slightly out of order.
@@ -61,10 +72,11 @@ impl Stream {
         }
         let commit = Commit { sequence, items: Arc::new(items) };
         let mut kept = self.kept.lock().expect("no panic happens while the lock is held");
-        if kept.len() == KEPT_COMMITS {
-            kept.pop_front();
+        if kept.commits.len() == KEPT_COMMITS {
+            let dropped = kept.commits.pop_front().map_or(0, |commit| commit.sequence);
+            kept.complete_since = kept.complete_since.max(dropped);
         }
-        kept.push_back(commit.clone());
+        kept.commits.push_back(commit.clone());
         let _ = self.sender.send(commit); // nobody watches: nothing to tell
     }
 
@@ -75,9 +87,9 @@ impl Stream {
         let live = self.sender.subscribe();
         let missed = match after {
             None => Some(Vec::new()),
-            // Known to be complete only if a commit that old is still here.
-            Some(after) if kept.iter().any(|commit| commit.sequence <= after) => {
-                Some(kept.iter().filter(|commit| commit.sequence > after).cloned().collect())
+            Some(after) if after >= kept.complete_since => {
+                let from = after.saturating_sub(OUT_OF_ORDER);
+                Some(kept.commits.iter().filter(|commit| commit.sequence > from).cloned().collect())
             }
             Some(_) => None,
         };

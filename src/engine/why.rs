@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Engine, RequestError};
+use crate::model::action::masked;
 use crate::model::event::{SetAside, StoredEvent};
 use crate::model::execution::Status;
 use crate::model::hash::Revision;
@@ -138,7 +139,11 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
     };
     let current = engine.catalog.get().rules.get(&verdict.rule).map(|current| current.revision.clone());
     let (parameters, detail) = match parameters {
-        Some(Ok(parameters)) => (Some(parameters), verdict.detail.clone()),
+        Some(Ok(parameters)) => {
+            let action = engine.catalog.get().actions.get(&rule.rule.action).cloned();
+            let declared = action.as_ref().map_or(&[][..], |action| &action.parameters);
+            (Some(masked(declared, &parameters)), verdict.detail.clone())
+        }
         Some(Err(fault)) => (None, Some(fault)),
         None => (None, verdict.detail.clone()),
     };

@@ -201,7 +201,7 @@ pub const MASK: &str = "********";
 
 /// Checks what a caller gives against the declared parameters, casts it, and fills in defaults.
 ///
-/// Casting is the table of the formats page: nothing is coerced but text into the declared type.
+/// Nothing is coerced but text into the declared type; the table stands in the authors' guide.
 ///
 /// # Errors
 /// Every fault at once, each naming its parameter.

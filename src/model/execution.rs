@@ -51,6 +51,9 @@ pub enum Status {
 
 use Status::{Abandoned, Canceled, Canceling, Delayed, Failed, Requested, Running, Succeeded, TimedOut};
 
+/// An execution that was running each time the process ended is abandoned after so many attempts: it may be the cause.
+pub const MAX_RESUMES: u32 = 10;
+
 const LEGAL: &[(Status, &[Status])] = &[
     (Requested, &[Running, Failed, Canceled]),
     (Delayed, &[Running, Failed, Canceled]),
@@ -228,7 +231,7 @@ impl Execution {
         Self { id, request, state }
     }
 
-    /// The only function that changes a status. Returns the state before the change has been applied to `self`.
+    /// The only function that changes a status.
     ///
     /// # Errors
     /// When the table at the top of this file does not allow the change.
@@ -286,7 +289,7 @@ impl Execution {
                     next.status = Canceled;
                     next.ended_at = Some(at);
                 }
-                _ if self.request.idempotent => {
+                _ if self.request.idempotent && self.state.attempt < MAX_RESUMES => {
                     next.status = Requested;
                     next.reason = Reason::Resumed;
                 }

@@ -144,6 +144,12 @@ impl IdSource {
         Self { state: Mutex::new(IdState { last: Ulid::nil(), entropy }) }
     }
 
+    /// Makes every further id greater than this one, which an earlier run has made.
+    pub fn continue_after(&self, id: EventId) {
+        let mut state = self.state.lock().expect("no panic happens while the lock is held");
+        state.last = state.last.max(id.0);
+    }
+
     /// A fresh event id, greater than every id this source has made.
     pub fn event(&self, at: DateTime<Utc>) -> EventId {
         EventId(self.next(at))

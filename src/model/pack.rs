@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::model::place::Place;
+
 /// A pack, checked.
 #[derive(Clone, Debug)]
 pub struct Pack {
@@ -13,6 +15,8 @@ pub struct Pack {
     pub version: String,
     /// For people.
     pub description: String,
+    /// Packs that it needs, and where it says so.
+    pub dependencies: Vec<(String, Place)>,
     /// What it may touch.
     pub capabilities: Capabilities,
     /// The site's settings for it, checked and complete.

@@ -10,8 +10,6 @@ pub enum Principal {
     Token(String),
     /// A rule, by `pack.name`.
     Rule(String),
-    /// A script, by the action it belongs to.
-    Action(String),
 }
 
 impl Principal {
@@ -21,7 +19,6 @@ impl Principal {
         match self {
             Self::Token(name) => format!("token {name}"),
             Self::Rule(rule) => format!("rule {rule}"),
-            Self::Action(action) => format!("action {action}"),
         }
     }
 }

@@ -75,9 +75,7 @@ reasons! {
     Overloaded, "overloaded", "More arrives than can be stored or carried out; the sender must try again later.", "Senders that honour 503 repeat by themselves; see the guide on load.";
     StoreUnavailable, "store_unavailable", "The store cannot write.", "See `/readyz` and the log; usually a full or read-only disk.";
     // Chat
-    Sent, "sent", "The message was delivered to the chat.", "Nothing to do.";
     ChatUnavailable, "chat_unavailable", "The chat could not be reached; the message waits.", "See whether the chat system is up.";
-    ChatRefused, "chat_refused", "The chat refused the message for good.", "Read the detail; usually an unknown channel.";
     UnknownChannel, "unknown_channel", "The site has no channel of that name.", "Add it under `channels` in signalman.yaml.";
 }
 

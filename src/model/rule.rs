@@ -38,9 +38,12 @@ pub struct Rule {
     /// Whom to tell about the outcome.
     #[serde(default)]
     pub notify: Option<Notify>,
-    /// The file it stands in.
+    /// Where its action stands.
     #[serde(skip)]
     pub place: Place,
+    /// Where its trigger stands.
+    #[serde(skip)]
+    pub trigger_place: Place,
 }
 
 impl Rule {
@@ -48,12 +51,6 @@ impl Rule {
     #[must_use]
     pub fn revision(&self) -> Revision {
         Revision::of(self)
-    }
-
-    /// The pack it belongs to.
-    #[must_use]
-    pub fn pack(&self) -> &str {
-        self.reference.split('.').next().unwrap_or_default()
     }
 }
 

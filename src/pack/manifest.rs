@@ -26,18 +26,13 @@ pub(super) fn read(source: &SourceFile, node: &Node, folder: &str, site: &SiteCo
     let version = fields.text("version").unwrap_or_default();
     let description = fields.text("description").unwrap_or_default();
     fields.text("author");
-    for (dependency, _) in fields.texts("dependencies") {
-        let exists = std::path::Path::new(&dependency).components().count() == 1;
-        if !exists || !is_name(&dependency) {
-            fields.fault_here(format!("`{dependency}` is not the name of a pack"));
-        }
-    }
+    let dependencies = fields.texts("dependencies");
     let schema = fields.map("config_schema");
     let (config, secret_config) = pack_config(&mut fields, schema, &reference, site);
     let data = Data::new(json!({"config": config}));
     let capabilities = fields.node("capabilities").map(|node| capabilities::read(source, node, &data, fields.faults)).unwrap_or_default();
     fields.finish();
-    Some(Pack { reference, name, version, description, capabilities, config, secret_config })
+    Some(Pack { reference, name, version, description, dependencies, capabilities, config, secret_config })
 }
 
 /// Whether a text can be the name of a pack, action, rule, trigger or sensor.

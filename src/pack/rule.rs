@@ -65,6 +65,7 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         parameters: parameters.collect(),
         notify,
         place,
+        trigger_place: trigger_node.map(|node| source.place(node.line, node.column)).unwrap_or_default(),
     };
     let compiled = CompiledRule::compile(rule);
     compiled

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use super::{DEFAULT_PACK, Site, action, manifest, rule, sensor};
 use crate::config::{Environment, Reader, SiteConfig};
 use crate::document::fault::{Fault, SourceFile, nearest};
-use crate::document::fields::Faults;
+use crate::document::fields::{Faults, did_you_mean};
 use crate::document::node::{self, Node};
 use crate::model::pack::{Capabilities, Pack};
 use crate::model::place::Place;
 use crate::model::sensor::SensorKind;
 
+/// Folders of a pack.
+const KINDS: &[&str] = &["actions", "triggers", "sensors", "rules"];
+
 /// Folders of a pack that this version does not carry out.
-const NOT_YET: &[&str] = &["aliases", "workflows", "policies"];
+const NOT_YET: &[&str] = &["aliases", "workflows", "policies", "templates", "tests"];
 
 /// How deep folders below `rules/` may nest.
 const MAX_FOLDER_DEPTH: usize = 8;
@@ -38,6 +41,7 @@ pub(super) fn read(folder: &Path, config: SiteConfig, environment: &Environment,
         version: String::new(),
         description: String::new(),
         capabilities: Capabilities::default(),
+        dependencies: Vec::new(),
         config: serde_json::Map::new(),
         secret_config: Vec::new(),
     };
@@ -58,20 +62,29 @@ fn read_pack(root: &Path, folder: &Path, site: &mut Site, reader: &Reader<'_>, f
         if let Some((source, node)) = open(root, &file, faults)
             && let Some(action) = action::read(&source, &node, &name, root, &file, faults)
         {
-            site.actions.insert(action.reference.clone(), Arc::new(action));
+            let (name, place) = (action.reference.clone(), action.place.clone());
+            if let Some(first) = site.actions.insert(name.clone(), Arc::new(action)) {
+                faults.push(twice(&source, "an action", &name, &place, &first.place));
+            }
         }
     }
     for file in yaml_files(&folder.join("triggers")) {
         if let Some((source, node)) = open(root, &file, faults)
             && let Some(trigger) = sensor::read_trigger(&source, &node, &name, &stem(&file), faults)
         {
-            site.triggers.insert(trigger.reference.clone(), trigger);
+            let name = trigger.reference.clone();
+            if site.triggers.insert(name.clone(), trigger).is_some() {
+                faults.push(source.whole(format!("there is a trigger `{name}` already, in another folder")));
+            }
         }
     }
     for file in yaml_files(&folder.join("sensors")) {
         if let Some((source, node)) = open(root, &file, faults)
             && let Some(definition) = sensor::read(&source, &node, &pack, &stem(&file), reader, faults)
         {
+            if let Some(first) = site.sensors.iter().find(|first| first.reference == definition.reference) {
+                faults.push(twice(&source, "a sensor", &definition.reference, &definition.place, &first.place));
+            }
             site.sensors.push(definition);
         }
     }
@@ -80,6 +93,19 @@ fn read_pack(root: &Path, folder: &Path, site: &mut Site, reader: &Reader<'_>, f
     for kind in NOT_YET {
         not_yet(root, &folder.join(kind), kind, faults);
     }
+    for other in folders(folder)
+        .into_iter()
+        .filter(|other| !KINDS.contains(&file_name(other).as_str()) && !NOT_YET.contains(&file_name(other).as_str()))
+    {
+        let fault = SourceFile::new(relative(root, &other), "").whole("a pack has no such folder; what it holds is ignored");
+        let known: Vec<&str> = KINDS.iter().chain(NOT_YET).copied().collect();
+        faults.push(fault.hint(did_you_mean(&file_name(&other), &known)).as_warning());
+    }
+}
+
+fn twice(source: &SourceFile, what: &str, name: &str, place: &Place, first: &Place) -> Fault {
+    let message = format!("there is {what} `{name}` already, in {}", first.file);
+    source.fault(place.line, place.column, message).hint("rename one of the files; the file's name is the thing's name")
 }
 
 fn read_rules(root: &Path, folder: &Path, pack: &str, site: &mut Site, faults: &mut Faults) {
@@ -104,25 +130,35 @@ fn not_yet(root: &Path, folder: &Path, kind: &str, faults: &mut Faults) {
 }
 
 fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
+    for (name, config) in site.config.packs.iter().filter(|(name, _)| !site.packs.contains_key(*name)) {
+        let place = Place { file: crate::config::FILE.into(), line: config.place.0, column: config.place.1 };
+        let fault = fault_at(root, &place, format!("`config` holds settings for `{name}`, but there is no such pack"));
+        faults.push(fault.hint(did_you_mean(name, &site.packs.keys().map(String::as_str).collect::<Vec<_>>())));
+    }
+    for pack in site.packs.values() {
+        for (name, place) in pack.dependencies.iter().filter(|(name, _)| !site.packs.contains_key(name)) {
+            faults.push(fault_at(root, place, format!("pack `{}` depends on `{name}`, and there is no such pack", pack.reference)));
+        }
+    }
     for compiled in &site.rules {
         let rule = &compiled.rule;
-        let mut missing = |what: &str, name: &str, known: &mut dyn Iterator<Item = &String>| {
-            let mut fault = fault_at(root, &rule.place, format!("rule `{}`: there is no {what} `{name}`", rule.reference));
+        let mut missing = |what: &str, place: &Place, name: &str, known: &mut dyn Iterator<Item = &String>| {
+            let mut fault = fault_at(root, place, format!("rule `{}`: there is no {what} `{name}`", rule.reference));
             if let Some(nearest) = nearest(name, known.map(String::as_str)) {
                 fault = fault.hint(format!("did you mean `{nearest}`?"));
             }
             faults.push(fault);
         };
         if !site.triggers.contains_key(&rule.trigger) {
-            missing("trigger", &rule.trigger, &mut site.triggers.keys());
+            missing("trigger", &rule.trigger_place, &rule.trigger, &mut site.triggers.keys());
         }
         if let Some(notify) = &rule.notify
             && !site.config.channels.contains_key(&notify.channel)
         {
-            missing("channel", &notify.channel, &mut site.config.channels.keys());
+            missing("channel", &rule.place, &notify.channel, &mut site.config.channels.keys());
         }
         match site.actions.get(&rule.action) {
-            None => missing("action", &rule.action, &mut site.actions.keys()),
+            None => missing("action", &rule.place, &rule.action, &mut site.actions.keys()),
             Some(action) => {
                 for (message, place) in rule::check_parameters(rule, action) {
                     faults.push(fault_at(root, &place, message));

@@ -240,6 +240,7 @@ mod tests {
             parameters: vec![("app".into(), Source { value: json!("{{trigger.app}}"), place: Place::file("r.yaml") })],
             notify: None,
             place: Place::default(),
+            trigger_place: Place::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -70,10 +70,23 @@ pub trait Keyspace: Send + Sync + 'static {
 
 /// What must hold for a commit to be made.
 struct Expectation {
-    key: Vec<u8>,
-    /// What the value must begin with; `None` means that the key must be absent.
-    begins: Option<Vec<u8>>,
+    condition: Condition,
     what: String,
+}
+
+enum Condition {
+    /// The key is not there.
+    Absent(Vec<u8>),
+    /// The key's value begins so.
+    Begins(Vec<u8>, Vec<u8>),
+    /// None of the keys holds a sighting since then.
+    Unseen(Vec<Vec<u8>>, DateTime<Utc>),
+}
+
+impl Expectation {
+    fn absent(key: Vec<u8>, what: String) -> Self {
+        Self { condition: Condition::Absent(key), what }
+    }
 }
 
 struct Commit {
@@ -85,6 +98,7 @@ struct Commit {
 /// A store over a key space.
 pub struct KeyedStore<K: Keyspace> {
     space: Arc<K>,
+    broken: Arc<OnceLock<StoreError>>,
     commits: Option<mpsc::Sender<Commit>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -101,10 +115,11 @@ impl<K: Keyspace> KeyedStore<K> {
             None => 0,
         };
         let (commits, waiting) = mpsc::channel(WAITING_COMMITS);
-        let thread_space = Arc::clone(&space);
-        let writer = tasks::spawn_thread("store-writer", 2 << 20, move || write_loop(&*thread_space, waiting, sequence))
+        let broken = Arc::new(OnceLock::new());
+        let (thread_space, thread_broken) = (Arc::clone(&space), Arc::clone(&broken));
+        let writer = tasks::spawn_thread("store-writer", 2 << 20, move || write_loop(&*thread_space, waiting, sequence, &thread_broken))
             .map_err(|error| StoreError::Unavailable(format!("no thread for the writer: {error}")))?;
-        Ok(Self { space, commits: Some(commits), writer: Some(writer) })
+        Ok(Self { space, broken, commits: Some(commits), writer: Some(writer) })
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, kind: Kind, rest: &[u8]) -> Result<Option<T>, StoreError> {
@@ -116,6 +131,24 @@ impl<K: Keyspace> KeyedStore<K> {
         let high = record::key(kind, &before.unwrap_or([0xff; 16]));
         let upper = if before.is_some() { Bound::Excluded(high.as_slice()) } else { Bound::Included(high.as_slice()) };
         self.space.scan(Bound::Included(&low), upper, true, limit)
+    }
+
+    /// Adds what removes a record and all that belongs to it; answers whether it may go.
+    fn remove(&self, kind: Kind, key: Vec<u8>, operations: &mut Vec<Operation>) -> Result<bool, StoreError> {
+        let related = match kind {
+            Kind::Request => Some((Kind::Open, Some(Kind::State))),
+            Kind::Message => Some((Kind::Waiting, None)),
+            _ => None,
+        };
+        if let Some((open, also)) = related {
+            let id = record::id_bytes(&key)?;
+            if self.space.get(&record::key(open, &id))?.is_some() {
+                return Ok(false); // it has not ended; it is kept however old it is
+            }
+            operations.extend(also.map(|kind| Operation::Delete(record::key(kind, &id))));
+        }
+        operations.push(Operation::Delete(key));
+        Ok(true)
     }
 
     fn whole_execution(&self, id: [u8; 16], request: &[u8]) -> Result<Execution, StoreError> {
@@ -137,8 +170,7 @@ impl<K: Keyspace> Drop for KeyedStore<K> {
     }
 }
 
-fn write_loop<K: Keyspace>(space: &K, mut waiting: mpsc::Receiver<Commit>, mut sequence: u64) {
-    let mut broken: Option<StoreError> = None;
+fn write_loop<K: Keyspace>(space: &K, mut waiting: mpsc::Receiver<Commit>, mut sequence: u64, broken: &OnceLock<StoreError>) {
     while let Some(first) = waiting.blocking_recv() {
         let mut group = vec![first];
         let mut operations = group[0].operations.len();
@@ -147,7 +179,7 @@ fn write_loop<K: Keyspace>(space: &K, mut waiting: mpsc::Receiver<Commit>, mut s
             operations += next.operations.len();
             group.push(next);
         }
-        if let Some(error) = &broken {
+        if let Some(error) = broken.get() {
             for commit in group {
                 let _ = commit.reply.send(Err(error.clone().into())); // nobody waits any more: nothing to tell
             }
@@ -155,7 +187,7 @@ fn write_loop<K: Keyspace>(space: &K, mut waiting: mpsc::Receiver<Commit>, mut s
         }
         if let Err(error) = write_group(space, group, &mut sequence) {
             tracing::error!("the store failed and takes no more writes until a restart: {error}");
-            broken = Some(error);
+            let _ = broken.set(error); // only this thread sets it, and only once
         }
     }
 }
@@ -163,7 +195,7 @@ fn write_loop<K: Keyspace>(space: &K, mut waiting: mpsc::Receiver<Commit>, mut s
 /// Writes a group of commits with one sync and answers each. An error means that it is unknown what is durable.
 fn write_group<K: Keyspace>(space: &K, group: Vec<Commit>, sequence: &mut u64) -> Result<(), StoreError> {
     let checked = group.iter().any(|commit| !commit.expectations.is_empty());
-    // What earlier commits of the group write, as later ones must see it: the start of the value, or that it is gone.
+    // What earlier commits of the group write, as later ones must see it.
     let mut overlay: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
     let (mut all, mut replies) = (Vec::new(), Vec::with_capacity(group.len()));
     for commit in group {
@@ -182,8 +214,7 @@ fn write_group<K: Keyspace>(space: &K, group: Vec<Commit>, sequence: &mut u64) -
             for operation in &commit.operations {
                 match operation {
                     Operation::Put(key, value) => {
-                        let begin = value[..value.len().min(record::ENVELOPE_BYTES)].to_vec();
-                        overlay.insert(key.clone(), Some(begin));
+                        overlay.insert(key.clone(), Some(value.clone()));
                     }
                     Operation::Delete(key) => {
                         overlay.insert(key.clone(), None);
@@ -211,15 +242,22 @@ fn unmet<K: Keyspace>(
     overlay: &HashMap<Vec<u8>, Option<Vec<u8>>>,
     expectations: &[Expectation],
 ) -> Result<Option<String>, StoreError> {
+    let current = |key: &Vec<u8>| match overlay.get(key) {
+        Some(value) => Ok(value.clone()),
+        None => space.get(key),
+    };
     for expectation in expectations {
-        let current = match overlay.get(&expectation.key) {
-            Some(value) => value.clone(),
-            None => space.get(&expectation.key)?,
-        };
-        let met = match (&expectation.begins, current) {
-            (None, None) => true,
-            (Some(begins), Some(current)) => current.starts_with(begins),
-            _ => false,
+        let met = match &expectation.condition {
+            Condition::Absent(key) => current(key)?.is_none(),
+            Condition::Begins(key, begins) => current(key)?.is_some_and(|value| value.starts_with(begins)),
+            Condition::Unseen(keys, since) => {
+                let mut seen = false;
+                for key in keys {
+                    let sighting: Option<Sighting> = current(key)?.map(|bytes| record::decode(Kind::Sighting, &bytes)).transpose()?;
+                    seen |= sighting.is_some_and(|sighting| sighting.seen_at > *since);
+                }
+                !seen
+            }
         };
         if !met {
             return Ok(Some(expectation.what.clone()));
@@ -242,6 +280,15 @@ fn day_of(at: DateTime<Utc>) -> u32 {
     u32::try_from(at.timestamp().div_euclid(SIGHTING_DAY_S)).unwrap_or(0)
 }
 
+fn before(at: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
+    chrono::Duration::from_std(span).ok().and_then(|span| at.checked_sub_signed(span)).unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// The ranges that may hold a sighting since a time, the newest first. A clock that went back may have written into tomorrow's.
+fn days(since: DateTime<Utc>, now: DateTime<Utc>) -> impl Iterator<Item = u32> {
+    (day_of(since)..=day_of(now) + 1).rev()
+}
+
 fn key_name(pack: &str, name: &str) -> Vec<u8> {
     format!("{pack}\0{name}").into_bytes()
 }
@@ -255,7 +302,7 @@ fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
         let id = execution.id.to_bytes();
         put(Kind::Request, &id, 0, json(&execution.request));
         put(state_kind(&execution.state), &id, execution.state.version, json(&execution.state));
-        expectations.push(Expectation { key: record::key(Kind::Request, &id), begins: None, what: format!("execution {}", execution.id) });
+        expectations.push(Expectation::absent(record::key(Kind::Request, &id), format!("execution {}", execution.id)));
     }
     for (revision, definition) in &batch.definitions {
         put(Kind::Definition, revision.0.as_bytes(), 0, json(definition));
@@ -263,7 +310,7 @@ fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
     if let Some(ruleset) = &batch.ruleset {
         put(Kind::Ruleset, &ruleset.number.to_be_bytes(), 0, json(ruleset));
         let key = record::key(Kind::Ruleset, &ruleset.number.to_be_bytes());
-        expectations.push(Expectation { key, begins: None, what: format!("rule set {}", ruleset.number) });
+        expectations.push(Expectation::absent(key, format!("rule set {}", ruleset.number)));
     }
     for (name, value) in &batch.settings {
         put(Kind::Setting, name.as_bytes(), 0, json(value));
@@ -272,7 +319,7 @@ fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
         let id = message.id.to_bytes();
         put(Kind::Message, &id, 0, json(message));
         put(Kind::Waiting, &id, 0, b"null".to_vec());
-        expectations.push(Expectation { key: record::key(Kind::Message, &id), begins: None, what: format!("message {}", message.id) });
+        expectations.push(Expectation::absent(record::key(Kind::Message, &id), format!("message {}", message.id)));
     }
     for message in &batch.deliveries {
         put(Kind::Message, &message.id.to_bytes(), 0, json(message));
@@ -283,13 +330,16 @@ fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
         if !changed.insert(id) {
             continue; // it changes twice in this commit: only the first change meets what is stored
         }
-        let begins = Some(record::envelope(Kind::Open, state.version.wrapping_sub(1)).to_vec());
-        expectations.push(Expectation { key: record::key(Kind::Open, &id.to_bytes()), begins, what: format!("execution {id}") });
+        let begins = record::envelope(Kind::Open, state.version.wrapping_sub(1)).to_vec();
+        let condition = Condition::Begins(record::key(Kind::Open, &id.to_bytes()), begins);
+        expectations.push(Expectation { condition, what: format!("execution {id}") });
     }
     for sighting in &batch.sightings {
         let key = sighting_key(day_of(sighting.seen_at), &sighting.key);
-        if sighting.first {
-            expectations.push(Expectation { key: key.clone(), begins: None, what: format!("dedup key {}", sighting.key) });
+        if let Some(memory) = sighting.first {
+            let since = before(sighting.seen_at, memory);
+            let keys = days(since, sighting.seen_at).map(|day| sighting_key(day, &sighting.key)).collect();
+            expectations.push(Expectation { condition: Condition::Unseen(keys, since), what: format!("dedup key {}", sighting.key) });
         }
         operations.push(Operation::Put(key, record::encode(Kind::Sighting, 0, sighting)));
     }
@@ -357,6 +407,10 @@ impl<K: Keyspace> Store for KeyedStore<K> {
         answer.await.map_err(|_| gone())?
     }
 
+    async fn health(&self) -> Result<(), StoreError> {
+        self.broken.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
     async fn sequence(&self) -> Result<u64, StoreError> {
         Ok(self.read(Kind::Sequence, b"")?.unwrap_or(0))
     }
@@ -364,13 +418,12 @@ impl<K: Keyspace> Store for KeyedStore<K> {
     async fn sightings(&self, keys: &[(String, Duration)], now: DateTime<Utc>) -> Result<Vec<Option<Sighting>>, StoreError> {
         let mut found = Vec::with_capacity(keys.len());
         for (key, memory) in keys {
-            let since = now - chrono::Duration::from_std(*memory).unwrap_or(chrono::Duration::MAX);
+            let since = before(now, *memory);
             let mut sighting = None;
-            // A clock that went back may have written into tomorrow's range.
-            for day in (day_of(since)..=day_of(now) + 1).rev() {
+            for day in days(since, now) {
                 if let Some(bytes) = self.space.get(&sighting_key(day, key))? {
                     let read: Sighting = record::decode(Kind::Sighting, &bytes)?;
-                    sighting = (read.seen_at > since).then(|| Sighting { key: key.clone(), first: false, ..read });
+                    sighting = (read.seen_at > since).then(|| Sighting { key: key.clone(), first: None, ..read });
                     break;
                 }
             }
@@ -438,9 +491,9 @@ impl<K: Keyspace> Store for KeyedStore<K> {
         pairs.iter().map(|(_, bytes)| record::decode(Kind::Message, bytes)).collect()
     }
 
-    async fn waiting_messages(&self) -> Result<Vec<Message>, StoreError> {
+    async fn waiting_messages(&self, limit: usize) -> Result<Vec<Message>, StoreError> {
         let (low, high) = (record::key(Kind::Waiting, b""), record::key(Kind::Waiting, &[0xff; 16]));
-        let pairs = self.space.scan(Bound::Included(&low), Bound::Included(&high), false, usize::MAX)?;
+        let pairs = self.space.scan(Bound::Included(&low), Bound::Included(&high), false, limit)?;
         let mut waiting = Vec::with_capacity(pairs.len());
         for (key, _) in pairs {
             waiting.extend(self.read::<Message>(Kind::Message, &record::id_bytes(&key)?)?);
@@ -471,6 +524,7 @@ impl<K: Keyspace> Store for KeyedStore<K> {
 
     async fn expire(&self, cut: Cut, limit: usize) -> Result<usize, StoreError> {
         let mut operations = Vec::new();
+        let mut removed = 0;
         let time_prefix = |at: DateTime<Utc>| u64::try_from(at.timestamp_millis()).unwrap_or(0).to_be_bytes()[2..].to_vec();
         let ranges = [
             (Kind::Events, time_prefix(cut.events)),
@@ -479,25 +533,17 @@ impl<K: Keyspace> Store for KeyedStore<K> {
             (Kind::Sighting, day_of(cut.sightings).to_be_bytes().to_vec()),
         ];
         for (kind, upto) in ranges {
-            let (low, high) = (record::key(kind, b""), record::key(kind, &upto));
-            let room = limit - operations.len().min(limit);
-            for (key, _) in self.space.scan(Bound::Included(&low), Bound::Excluded(&high), false, room)? {
-                let related = match kind {
-                    Kind::Request => Some((Kind::Open, Some(Kind::State))),
-                    Kind::Message => Some((Kind::Waiting, None)),
-                    _ => None,
-                };
-                if let Some((open, also)) = related {
-                    let id = record::id_bytes(&key)?;
-                    if self.space.get(&record::key(open, &id))?.is_some() {
-                        continue; // it has not ended; it is kept however old it is
-                    }
-                    operations.extend(also.map(|kind| Operation::Delete(record::key(kind, &id))));
+            let (mut low, high) = (record::key(kind, b""), record::key(kind, &upto));
+            // What has not ended is passed over, so the scan goes on behind it.
+            while removed < limit {
+                let pairs = self.space.scan(Bound::Excluded(&low), Bound::Excluded(&high), false, limit - removed)?;
+                let Some((last, _)) = pairs.last() else { break };
+                low.clone_from(last);
+                for (key, _) in pairs {
+                    removed += usize::from(self.remove(kind, key, &mut operations)?);
                 }
-                operations.push(Operation::Delete(key));
             }
         }
-        let removed = operations.len();
         if removed > 0 {
             let gone = || StoreError::Unavailable("the writer has ended".into());
             let (reply, answer) = oneshot::channel();

@@ -1,7 +1,8 @@
 //! One process per data folder.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -15,6 +16,14 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
+    /// Makes the folder, for its owner only: what is stored is as confidential as what the events hold.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_folder(folder: &Path) -> std::io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    }
+
     /// Takes the folder, or names the process that has it.
     ///
     /// # Errors
@@ -22,7 +31,7 @@ impl FolderLock {
     pub fn take(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join("lock");
         let failed = |what: &str, error: std::io::Error| StoreError::Unavailable(format!("cannot {what} `{}`: {error}", path.display()));
-        std::fs::create_dir_all(folder).map_err(|error| failed("make the folder of", error))?;
+        Self::make_folder(folder).map_err(|error| failed("make the folder of", error))?;
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|error| failed("open", error))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {

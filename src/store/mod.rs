@@ -80,9 +80,9 @@ pub struct Sighting {
     /// Hash of the first body, where another body under the same key is a mistake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<u64>,
-    /// Whether this is the first of its key: then the commit is refused if the key is known.
+    /// Set where this is the first of its key: the commit is refused if the key was seen within this memory.
     #[serde(skip)]
-    pub first: bool,
+    pub first: Option<std::time::Duration>,
 }
 
 /// A change of a pack's key.
@@ -155,6 +155,9 @@ pub trait Store: Send + Sync {
     /// The only write. Returns once the batch is durable.
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError>;
 
+    /// Whether commits can be made, as far as is known without making one.
+    async fn health(&self) -> Result<(), StoreError>;
+
     /// The number of the last commit.
     async fn sequence(&self) -> Result<u64, StoreError>;
 
@@ -183,7 +186,7 @@ pub trait Store: Send + Sync {
     async fn messages(&self, page: Page<MessageId>) -> Result<Vec<Message>, StoreError>;
 
     /// Messages that wait for delivery, oldest first.
-    async fn waiting_messages(&self) -> Result<Vec<Message>, StoreError>;
+    async fn waiting_messages(&self, limit: usize) -> Result<Vec<Message>, StoreError>;
 
     /// A pack's key.
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError>;

@@ -14,14 +14,19 @@ pub enum LogFormat {
 }
 
 /// Starts logging to standard error. `filter` is as in `RUST_LOG`: `info`, `signalman=debug`.
-pub fn start_logs(filter: &str, format: LogFormat, colours: bool) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+///
+/// # Errors
+/// When the filter is not one.
+pub fn start_logs(filter: &str, format: LogFormat, colours: bool) -> Result<(), String> {
+    let filter =
+        EnvFilter::try_new(filter).map_err(|error| format!("`{filter}` is not a log filter such as info or signalman=debug: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // A second start in one process keeps the first; only tests do that.
     let _ = match format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    Ok(())
 }
 
 /// Every metric, by the name it is served under.

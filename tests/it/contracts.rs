@@ -209,8 +209,16 @@ async fn concurrent_commits_are_all_or_nothing(store: &Arc<dyn Store>, ids: &IdS
     let attempts: Vec<_> = (0..100).map(|n| (event(ids, 6, &format!("race {n}")), Arc::clone(store))).collect();
     let tasks = attempts.into_iter().map(|(event, store)| {
         tokio::spawn(async move {
-            let sighting = Sighting { key: "race".into(), event: event.event.id, seen_at: at(6), repeats: 0, body: None, first: true };
-            let won = store.commit(&Batch { events: vec![Arc::clone(&event)], sightings: vec![sighting], ..Batch::default() }).await.is_ok();
+            let sighting = Sighting {
+                key: "race".into(),
+                event: event.event.id,
+                seen_at: at(6),
+                repeats: 0,
+                body: None,
+                first: Some(Duration::from_secs(60)),
+            };
+            let won =
+                store.commit(&Batch { events: vec![Arc::clone(&event)], sightings: vec![sighting], ..Batch::default() }).await.is_ok();
             (event.event.id, won)
         })
     });
@@ -226,16 +234,24 @@ async fn concurrent_commits_are_all_or_nothing(store: &Arc<dyn Store>, ids: &IdS
 async fn sightings_have_a_memory(store: &dyn Store, ids: &IdSource) {
     let (day, id) = (Duration::from_secs(86_400), ids.event(at(7)));
     let seen = |seconds: i64, first| Sighting { key: "k".into(), event: id, seen_at: at(seconds), repeats: 0, body: Some(7), first };
-    store.commit(&Batch { sightings: vec![seen(0, true)], ..Batch::default() }).await.unwrap();
+    store.commit(&Batch { sightings: vec![seen(0, Some(day))], ..Batch::default() }).await.unwrap();
+    let short = Duration::from_secs(5);
+    let early = store.commit(&Batch { sightings: vec![seen(4, Some(short))], ..Batch::default() }).await;
+    assert!(matches!(early, Err(CommitError::Conflict { .. })), "what is remembered is not new");
+    store
+        .commit(&Batch { sightings: vec![seen(5, Some(short))], ..Batch::default() })
+        .await
+        .expect("what is forgotten is new, also on the same day");
+    store.commit(&Batch { sightings: vec![seen(0, None)], ..Batch::default() }).await.unwrap();
     let look = |memory: Duration, seconds: i64| async move {
         store.sightings(&[("other".into(), memory), ("k".into(), memory)], at(seconds)).await.unwrap()
     };
-    assert_eq!(look(day, 10).await, [None, Some(seen(0, false))]);
-    assert_eq!(look(day, 86_399).await[1], Some(seen(0, false)));
+    assert_eq!(look(day, 10).await, [None, Some(seen(0, None))]);
+    assert_eq!(look(day, 86_399).await[1], Some(seen(0, None)));
     assert_eq!(look(day, 86_400).await[1], None, "memory has an end");
-    store.commit(&Batch { sightings: vec![seen(80_000, false)], ..Batch::default() }).await.unwrap();
-    assert_eq!(look(day, 160_000).await[1], Some(seen(80_000, false)), "memory slides");
-    assert_eq!(look(Duration::from_secs(60), 80_030).await[1], Some(seen(80_000, false)));
+    store.commit(&Batch { sightings: vec![seen(80_000, None)], ..Batch::default() }).await.unwrap();
+    assert_eq!(look(day, 160_000).await[1], Some(seen(80_000, None)), "memory slides");
+    assert_eq!(look(Duration::from_secs(60), 80_030).await[1], Some(seen(80_000, None)));
     assert_eq!(look(Duration::from_secs(60), 80_061).await[1], None);
 }
 
@@ -244,10 +260,10 @@ async fn messages_wait_until_delivered(store: &dyn Store, ids: &IdSource) {
     store.commit(&Batch { messages: vec![one.clone()], ..Batch::default() }).await.unwrap();
     let again = store.commit(&Batch { messages: vec![one.clone()], ..Batch::default() }).await;
     assert!(matches!(again, Err(CommitError::Conflict { .. })), "a message is put into the outbox once");
-    assert_eq!(store.waiting_messages().await.unwrap().len(), 1);
+    assert_eq!(store.waiting_messages(100).await.unwrap().len(), 1);
     one.delivery = Delivery::Sent { at: at(9), receipt: "r".into() };
     store.commit(&Batch { deliveries: vec![one.clone()], ..Batch::default() }).await.unwrap();
-    assert!(store.waiting_messages().await.unwrap().is_empty());
+    assert!(store.waiting_messages(100).await.unwrap().is_empty());
     assert_eq!(store.message(one.id).await.unwrap().unwrap().delivery, one.delivery);
     assert_eq!(store.messages(Page { before: None::<MessageId>, limit: 10 }).await.unwrap().len(), 1);
 }
@@ -310,7 +326,14 @@ async fn journal_inline() {
 
     // Nobody takes anything: what does not fit is refused at once instead of piling up.
     let (journal, deliveries) = inline::channel();
-    let waiting: Vec<_> = (0..inline::WAITING_DELIVERIES).map(|n| tokio::spawn({ let (journal, event) = (journal.clone(), new(n)); async move { journal.accept(vec![event]).await } })).collect();
+    let waiting: Vec<_> = (0..inline::WAITING_DELIVERIES)
+        .map(|n| {
+            tokio::spawn({
+                let (journal, event) = (journal.clone(), new(n));
+                async move { journal.accept(vec![event]).await }
+            })
+        })
+        .collect();
     eventually("the journal to be full", || async { (deliveries.len() == inline::WAITING_DELIVERIES).then_some(()) }).await;
     assert!(matches!(journal.accept(vec![new(0)]).await, Err(AcceptError::Overloaded(_))));
     drop(deliveries);
@@ -393,7 +416,8 @@ async fn runners_carry_out_their_examples() {
     for kind in signalman::runners::KINDS {
         let ended = server.run(&format!("t.{}", name(kind.example)), json!({})).await;
         assert!(["succeeded", "failed"].contains(&ended["status"].as_str().unwrap()), "{}: {ended}", kind.name);
-        let refused = server.post("/api/v1/executions", &json!({"action": format!("t.{}", name(kind.example)), "parameters": {"no_such": 1}})).await;
+        let refused =
+            server.post("/api/v1/executions", &json!({"action": format!("t.{}", name(kind.example)), "parameters": {"no_such": 1}})).await;
         assert_eq!(refused.0, 422, "{}: unknown parameters are refused: {}", kind.name, refused.1);
     }
 }

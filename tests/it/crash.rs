@@ -17,8 +17,14 @@ const SENDERS: usize = 4;
 
 fn site(target: &str) -> TestSite {
     let script = format!("fn run(params) {{ http.post(\"{target}\", #{{json: params}}); }}");
-    let action = |idempotent: bool| format!("runner_type: rhai\nidempotent: {idempotent}\nparameters: {{n: {{type: integer}}, how: {{type: string}}}}\n");
-    let rule = |how: &str| format!("trigger: {{type: core.webhook}}\ncriteria: {{trigger.n: {{type: exists, pattern: true}}}}\naction: {{ref: t.{how}, parameters: {{n: <% trigger.n %>, how: {how}}}}}\n");
+    let action = |idempotent: bool| {
+        format!("runner_type: rhai\nidempotent: {idempotent}\nparameters: {{n: {{type: integer}}, how: {{type: string}}}}\n")
+    };
+    let rule = |how: &str| {
+        format!(
+            "trigger: {{type: core.webhook}}\ncriteria: {{trigger.n: {{type: exists, pattern: true}}}}\naction: {{ref: t.{how}, parameters: {{n: <% trigger.n %>, how: {how}}}}}\n"
+        )
+    };
     TestSite::new()
         .file("packs/t/pack.yaml", &format!("ref: t\ncapabilities: {{http: [\"{target}\"]}}\n"))
         .file("packs/t/actions/once.yaml", &action(false))
@@ -90,18 +96,32 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_done_t
         let told = said.iter().any(|(channel, text)| channel == "ops" && text.contains("was abandoned") && text.contains(short));
         assert!(told, "nobody was told that {execution} was abandoned");
     }
-    println!("{KILLS} kills: {} events acknowledged, {} executions, {} abandoned and told", acknowledged.len(), executions.len(), abandoned.len());
+    println!(
+        "{KILLS} kills: {} events acknowledged, {} executions, {} abandoned and told",
+        acknowledged.len(),
+        executions.len(),
+        abandoned.len()
+    );
     assert!(acknowledged.len() > KILLS, "there was hardly any load: {}", acknowledged.len());
 }
 
 /// Posts one event after the other until the server has gone; answers the numbers that got no answer.
-async fn send(url: String, repeats: Vec<u64>, next: Arc<AtomicU64>, acknowledged: Arc<Mutex<BTreeMap<u64, String>>>, stop: Arc<AtomicBool>) -> Vec<u64> {
+async fn send(
+    url: String,
+    repeats: Vec<u64>,
+    next: Arc<AtomicU64>,
+    acknowledged: Arc<Mutex<BTreeMap<u64, String>>>,
+    stop: Arc<AtomicBool>,
+) -> Vec<u64> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut repeats = repeats.into_iter();
     let mut without_answer = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         let number = repeats.next().unwrap_or_else(|| next.fetch_add(1, Ordering::SeqCst));
-        let request = client.post(format!("{url}/api/v1/webhooks/generic")).header("idempotency-key", number.to_string()).body(json!({"n": number}).to_string());
+        let request = client
+            .post(format!("{url}/api/v1/webhooks/generic"))
+            .header("idempotency-key", number.to_string())
+            .body(json!({"n": number}).to_string());
         let answer = async { request.send().await?.text().await };
         match answer.await.map(|text| serde_json::from_str::<Value>(&text).unwrap_or_default()) {
             Ok(answer) if answer["events"].is_array() => {
@@ -132,7 +152,8 @@ async fn all_ended(server: &Server) -> Vec<Value> {
             before = format!("&before={}", page["next"].as_str().unwrap());
             executions.extend(part);
         }
-        let ended = executions.iter().all(|execution| ["succeeded", "failed", "abandoned"].contains(&execution["status"].as_str().unwrap()));
+        let ended =
+            executions.iter().all(|execution| ["succeeded", "failed", "abandoned"].contains(&execution["status"].as_str().unwrap()));
         ended.then_some(executions)
     })
     .await
@@ -153,7 +174,8 @@ fn check(executions: &[Value], acknowledged: &BTreeMap<u64, String>, asked: &BTr
     }
     let mut numbers = BTreeSet::new();
     for execution in executions {
-        let (action, number) = (execution["action"].as_str().unwrap().trim_start_matches("t."), execution["parameters"]["n"].as_u64().unwrap());
+        let (action, number) =
+            (execution["action"].as_str().unwrap().trim_start_matches("t."), execution["parameters"]["n"].as_u64().unwrap());
         assert!(numbers.insert((action.to_string(), number)), "n = {number} was requested twice for {action}");
         let keys = asked.get(&(action.to_string(), number)).cloned().unwrap_or_default();
         let status = execution["status"].as_str().unwrap();

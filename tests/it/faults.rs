@@ -33,6 +33,9 @@ impl Store for Failing {
         }
         self.inner.commit(batch).await
     }
+    async fn health(&self) -> Result<(), StoreError> {
+        self.inner.health().await
+    }
     async fn sequence(&self) -> Result<u64, StoreError> {
         self.inner.sequence().await
     }
@@ -60,8 +63,8 @@ impl Store for Failing {
     async fn messages(&self, page: Page<MessageId>) -> Result<Vec<Message>, StoreError> {
         self.inner.messages(page).await
     }
-    async fn waiting_messages(&self) -> Result<Vec<Message>, StoreError> {
-        self.inner.waiting_messages().await
+    async fn waiting_messages(&self, limit: usize) -> Result<Vec<Message>, StoreError> {
+        self.inner.waiting_messages(limit).await
     }
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError> {
         self.inner.key(pack, name).await
@@ -82,7 +85,8 @@ impl Store for Failing {
 
 fn site(target: &str) -> TestSite {
     let pack = format!("ref: t\ncapabilities: {{chat: true, http: [\"{target}\"]}}\n");
-    let script = format!("fn run(params) {{ http.post(\"{target}/work\", #{{json: params}}); chat.send(\"ops\", `did ${{params.n}}`); params.n }}");
+    let script =
+        format!("fn run(params) {{ http.post(\"{target}/work\", #{{json: params}}); chat.send(\"ops\", `did ${{params.n}}`); params.n }}");
     let rule = "trigger: {type: t.e}\naction: {ref: t.work, parameters: {n: <% trigger.n %>}}\n";
     TestSite::empty()
         .file("packs/t/pack.yaml", &pack)
@@ -119,7 +123,7 @@ async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec
             }
             eventually("everything to end or to fail", || async {
                 let open = failing.open_executions().await.unwrap();
-                let waiting = failing.waiting_messages().await.unwrap();
+                let waiting = failing.waiting_messages(100).await.unwrap();
                 let gone = failing.budget.load(Ordering::SeqCst) == 0;
                 (gone || (open.is_empty() && waiting.is_empty())).then_some(())
             })
@@ -137,7 +141,7 @@ async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec
     }
     let executions = eventually("every execution and message to end", || async {
         let executions = store.executions(Page { before: None, limit: 100 }).await.unwrap();
-        let waiting = store.waiting_messages().await.unwrap();
+        let waiting = store.waiting_messages(100).await.unwrap();
         let ended = executions.len() == 3 && executions.iter().all(|execution| execution.state.status.is_final());
         (ended && waiting.is_empty()).then_some(executions)
     })
@@ -145,9 +149,11 @@ async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec
     let mut ends: Vec<(u64, Status)> =
         executions.iter().map(|execution| (execution.request.parameters["n"].as_u64().unwrap(), execution.state.status)).collect();
     ends.sort_by_key(|(n, _)| *n);
-    let mut said: Vec<String> = store.messages(Page { before: None, limit: 100 }).await.unwrap().into_iter().map(|message| message.text).collect();
+    let mut said: Vec<String> =
+        store.messages(Page { before: None, limit: 100 }).await.unwrap().into_iter().map(|message| message.text).collect();
     said.sort();
-    let mut keys: Vec<String> = target.received().iter().map(|request| format!("{} {}", request.body, request.header("idempotency-key").unwrap())).collect();
+    let mut keys: Vec<String> =
+        target.received().iter().map(|request| format!("{} {}", request.body, request.header("idempotency-key").unwrap())).collect();
     keys.sort();
     keys.dedup();
     world.app.stop().await;

@@ -12,12 +12,15 @@ use crate::model::message::{Destination, Message};
 pub const KIND: AdapterKind =
     AdapterKind { name: "console", summary: "the terminal: `signalman chat --follow`", build: |_| Arc::new(Console) };
 
+/// How much of a message's first line is logged.
+const LOGGED_CHARACTERS: usize = 200;
+
 struct Console;
 
 #[async_trait]
 impl ChatAdapter for Console {
     async fn send(&self, to: &Destination, message: &Message, key: MessageId) -> Result<Receipt, SendError> {
-        tracing::info!(channel = to.to, id = %key, "{}", message.text.lines().next().unwrap_or_default());
+        tracing::info!(channel = to.to, id = %key, "{}", message.text.lines().next().unwrap_or_default().chars().take(LOGGED_CHARACTERS).collect::<String>());
         Ok(Receipt(key.to_string()))
     }
 

@@ -211,7 +211,8 @@ pub(super) async fn executions(common: &Common, arguments: &Arguments) -> Result
     let began = Instant::now();
     let cpu = server.cpu();
     let connections = (arguments.connections / 4).max(1);
-    let done = closed_loop(&server, connections, arguments.seconds, TOGETHER, arguments.keys, |number| array("run", number, TOGETHER)).await?;
+    let done =
+        closed_loop(&server, connections, arguments.seconds, TOGETHER, arguments.keys, |number| array("run", number, TOGETHER)).await?;
     let fed = began.elapsed();
     let succeeded = loop {
         let succeeded = metric(&server, "executions_total{status=\"succeeded\"}").await?;

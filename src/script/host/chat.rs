@@ -22,7 +22,7 @@ fn register(module: &mut Module) {
         if !call.pack.capabilities.chat {
             return Err(thrown(Failure::capability(&call.pack.reference, "send to chat", "chat: true")));
         }
-        let (index, mut text) = (call.next_message(), text.to_string());
+        let (index, mut text) = (call.next_message().map_err(thrown)?, text.to_string());
         crate::model::secret::mask_text(&mut text, &call.pack.secrets());
         call.wait(call.host.send_message(call.execution, index, &channel, text))
     });

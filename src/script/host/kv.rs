@@ -44,7 +44,7 @@ fn get(kv: &Kv, pack: &str, name: &str) -> Result<Dynamic, Box<EvalAltResult>> {
     let (may, line) = if pack == own {
         (call.pack.capabilities.kv != KvAccess::None, "kv: read".to_string())
     } else {
-        (call.pack.capabilities.kv_read.iter().any(|other| other == pack), format!("kv: {{{pack}: read}}"))
+        (call.pack.capabilities.kv_read.iter().any(|other| other == pack), format!("kv: {{own: read_write, {pack}: read}}"))
     };
     if !may {
         return Err(thrown(Failure::capability(own, &format!("read the keys of `{pack}`"), &line)));

@@ -14,7 +14,7 @@ mod time;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -32,6 +32,7 @@ use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
+use crate::outbound::Reply;
 use crate::script::expr::to_dynamic;
 use crate::tasks::Stop;
 
@@ -42,7 +43,7 @@ pub const MAX_OPERATIONS: u64 = 50_000_000;
 pub const MAX_CALL_LEVELS: usize = 32;
 
 /// The longest string a script may build.
-pub const MAX_STRING_BYTES: usize = 4 << 20;
+pub const MAX_STRING_BYTES: usize = 1 << 20;
 
 /// The longest array or map a script may build.
 pub const MAX_ITEMS: usize = 10_000;
@@ -52,6 +53,15 @@ pub const MAX_RESULT_BYTES: usize = 1 << 20;
 
 /// The most lines that an execution's log keeps.
 pub const MAX_LOG_LINES: usize = 100;
+
+/// The most messages that one attempt may send.
+pub const MAX_MESSAGES: u32 = 20;
+
+/// The most calls of one attempt that leave the script: requests, keys, messages.
+pub const MAX_CALLS: u32 = 10_000;
+
+/// By how much the process may grow while one attempt runs; one that is not done by then is stopped.
+pub const MAX_GROWTH_BYTES: u64 = 256 << 20;
 
 /// The longest line of an execution's log.
 pub const MAX_LOG_BYTES: usize = 2_000;
@@ -94,6 +104,9 @@ pub struct ScriptCall {
     log: Mutex<Vec<LogLine>>,
     requests: AtomicU32,
     messages: AtomicU32,
+    calls: AtomicU32,
+    /// Set when the engine was told to end the script.
+    ended: OnceLock<&'static str>,
 }
 
 /// What a script needs to run, besides what the host gives.
@@ -134,11 +147,16 @@ impl ScriptCall {
             log: Mutex::new(Vec::new()),
             requests: AtomicU32::new(0),
             messages: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            ended: OnceLock::new(),
         }
     }
 
     /// Waits for work on the async side, until the deadline at most.
     fn wait<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Box<EvalAltResult>> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) >= MAX_CALLS {
+            return Err(thrown(Failure { reason: Reason::BudgetExceeded, message: format!("more than {MAX_CALLS} calls"), retry: false }));
+        }
         let outcome = self.runtime.block_on(async {
             tokio::select! {
                 outcome = work => outcome.map_err(Interruption::Fault),
@@ -149,9 +167,14 @@ impl ScriptCall {
         outcome.map_err(|interruption| match interruption {
             Interruption::Fault(fault) => thrown(fault),
             // Terminations cannot be caught by the script.
-            Interruption::Stopped => terminated(STOPPED),
-            Interruption::Late => terminated(LATE),
+            Interruption::Stopped => terminated(self.end(STOPPED)),
+            Interruption::Late => terminated(self.end(LATE)),
         })
+    }
+
+    /// Notes why the script is ended; what it returns afterwards does not count.
+    fn end(&self, token: &'static str) -> &'static str {
+        self.ended.get_or_init(|| token)
     }
 
     fn log(&self, level: &str, text: &str) {
@@ -177,8 +200,10 @@ impl ScriptCall {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn next_message(&self) -> u32 {
-        self.messages.fetch_add(1, Ordering::Relaxed)
+    fn next_message(&self) -> Result<u32, Failure> {
+        let index = self.messages.fetch_add(1, Ordering::Relaxed);
+        let message = format!("more than {MAX_MESSAGES} messages");
+        if index < MAX_MESSAGES { Ok(index) } else { Err(Failure { reason: Reason::BudgetExceeded, message, retry: false }) }
     }
 }
 
@@ -190,6 +215,7 @@ enum Interruption {
 
 const STOPPED: &str = "stopped";
 const LATE: &str = "late";
+const HUNGRY: &str = "hungry";
 
 fn terminated(token: &'static str) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorTerminated(token.into(), Position::NONE))
@@ -257,6 +283,7 @@ fn bounded_engine() -> Engine {
         .set_max_array_size(MAX_ITEMS)
         .set_max_map_size(MAX_ITEMS)
         .set_max_modules(0)
+        .set_max_variables(1_000)
         .disable_symbol("eval")
         .disable_symbol("import");
     engine
@@ -326,7 +353,49 @@ pub fn run(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
 }
 
 /// How often the clock and the stop signal are looked at, in operations.
-const CHECK_EVERY: u64 = 1_024;
+const CHECK_EVERY: u64 = 256;
+
+/// How often memory is looked at.
+const MEMORY_EVERY: chrono::Duration = chrono::Duration::milliseconds(5);
+
+/// Looks at an attempt while it runs: the deadline, the stop signal, and how much the process has grown.
+///
+/// Rhai bounds what single operations make, but not what assignments collect; the size of the process is the last bound.
+struct Watch {
+    call: Arc<ScriptCall>,
+    memory: Mutex<(DateTime<Utc>, Option<u64>)>,
+}
+
+impl Watch {
+    fn new(call: &Arc<ScriptCall>) -> Self {
+        Self { call: Arc::clone(call), memory: Mutex::new((call.clock.now() + MEMORY_EVERY, None)) }
+    }
+
+    /// Why the script must end now.
+    fn look(&self) -> Option<&'static str> {
+        let now = self.call.clock.now();
+        if self.call.stop.is_stopped() {
+            return Some(STOPPED);
+        }
+        if now >= self.call.deadline {
+            return Some(LATE);
+        }
+        let mut memory = self.memory.lock().expect("no panic happens while the lock is held");
+        if now < memory.0 {
+            return None;
+        }
+        let resident = resident_bytes()?;
+        let first = *memory.1.get_or_insert(resident);
+        memory.0 = now + MEMORY_EVERY;
+        (resident > first + MAX_GROWTH_BYTES).then_some(HUNGRY)
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
 
 fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>, call: &Arc<ScriptCall>) -> Result<Value, Failure> {
     let ast = cache.get(script).map_err(|fault| Failure {
@@ -335,12 +404,12 @@ fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
         retry: false,
     })?;
     let mut engine = bounded_engine();
-    let watched = Arc::clone(call);
+    let watch = Watch::new(call);
     engine.on_progress(move |operations| {
         if !operations.is_multiple_of(CHECK_EVERY) {
             return None;
         }
-        interrupted(&watched).map(Dynamic::from)
+        watch.look().map(|token| Dynamic::from(watch.call.end(token)))
     });
     let printed = Arc::clone(call);
     engine.on_print(move |text| printed.log("info", text));
@@ -362,11 +431,10 @@ fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
     let given = to_dynamic(&Value::Object(parameters.clone()));
     let returned = engine.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &ast, "run", (given,));
     // Some built-in functions swallow a termination, so it is asked for again.
-    if let Some(token) = interrupted(call) {
-        return Err(termination(token, call));
+    if let Some(token) = call.ended.get() {
+        return Err(termination(token));
     }
-    let value = returned.map_err(|error| fault(&error, script, call))?;
-    let value = from_dynamic(&value)?;
+    let value = result(returned.map_err(|error| fault(&error, script))?, call);
     if value.to_string().len() > MAX_RESULT_BYTES {
         let message = format!("the result is larger than {MAX_RESULT_BYTES} bytes");
         return Err(Failure { reason: Reason::OutputTooLarge, message, retry: false });
@@ -374,24 +442,32 @@ fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
     Ok(value)
 }
 
-fn interrupted(call: &ScriptCall) -> Option<&'static str> {
-    if call.stop.is_stopped() {
-        return Some(STOPPED);
+/// The result as JSON. What was done is done: a value that has no JSON is left out, and the log says so.
+fn result(value: Dynamic, call: &ScriptCall) -> Value {
+    if let Some(reply) = value.clone().try_cast::<Reply>() {
+        let text = reply.text();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        return serde_json::json!({"status": reply.status, "body": body});
     }
-    (call.clock.now() >= call.deadline).then_some(LATE)
+    from_dynamic(&value.flatten()).unwrap_or_else(|failure| {
+        call.log("warn", &format!("the result is left out: {}", failure.message));
+        Value::Null
+    })
 }
 
-fn termination(token: &str, call: &ScriptCall) -> Failure {
-    let _ = call;
-    if token == STOPPED {
-        Failure { reason: Reason::Canceled, message: "the script was stopped".into(), retry: false }
-    } else {
-        Failure { reason: Reason::TimedOut, message: "the script ran longer than the action's `timeout`".into(), retry: true }
-    }
+fn termination(token: &str) -> Failure {
+    let (reason, message, retry) = match token {
+        STOPPED => (Reason::Canceled, "the script was stopped".to_string(), false),
+        HUNGRY => {
+            (Reason::BudgetExceeded, format!("the process grew by more than {} MiB while the script ran", MAX_GROWTH_BYTES >> 20), false)
+        }
+        _ => (Reason::TimedOut, "the script ran longer than the action's `timeout`".to_string(), true),
+    };
+    Failure { reason, message, retry }
 }
 
 /// What went wrong in a script, with the innermost place and its line.
-fn fault(error: &EvalAltResult, script: &Script, call: &ScriptCall) -> Failure {
+fn fault(error: &EvalAltResult, script: &Script) -> Failure {
     let (mut inner, mut position) = (error, error.position());
     while let EvalAltResult::ErrorInFunctionCall(_, _, next, _) = inner {
         inner = next;
@@ -400,7 +476,7 @@ fn fault(error: &EvalAltResult, script: &Script, call: &ScriptCall) -> Failure {
         }
     }
     let (reason, what, retry) = match inner {
-        EvalAltResult::ErrorTerminated(token, _) => return termination(&token.to_string(), call),
+        EvalAltResult::ErrorTerminated(token, _) => return termination(&token.to_string()),
         EvalAltResult::ErrorTooManyOperations(_) => (Reason::BudgetExceeded, format!("more than {MAX_OPERATIONS} operations"), false),
         EvalAltResult::ErrorStackOverflow(_) => {
             (Reason::BudgetExceeded, format!("functions call each other deeper than {MAX_CALL_LEVELS} levels"), false)

@@ -31,16 +31,16 @@ impl WebhookDecoder for Generic {
         let idempotency_key = header(headers, "idempotency-key")?;
         let key = header(headers, "signalman-key")?;
         let source = hook.source();
+        let whole = fingerprint(body);
         let event = |payload: Box<RawValue>, index: Option<usize>| NewEvent {
             trigger: hook.trigger.to_string(),
             dedup: idempotency_key.as_ref().map(|given| Dedup {
-                key: match index {
-                    Some(index) => format!("{source}:{given}/{index}"),
-                    None => format!("{source}:{given}"),
-                },
+                // The index stands before the sender's key, so that no key can be made to look like an element of another.
+                key: format!("{source}:{}:{given}", index.map(|index| index.to_string()).unwrap_or_default()),
                 memory: hook.memory,
                 repeats: false,
-                body: Some(fingerprint(payload.get().as_bytes())),
+                // Of the whole body: an array with one more element is another body.
+                body: Some(whole),
             }),
             payload: RawJson::from_raw(payload),
             key: key.clone(),
@@ -107,9 +107,9 @@ mod tests {
     fn an_object_and_an_array() {
         let one = decode(b" {\"a\": 1} ", &[("idempotency-key", "k"), ("signalman-key", "host-1")]).unwrap().events.remove(0);
         assert_eq!((one.payload.text(), one.key.as_deref()), ("{\"a\": 1}", Some("host-1")));
-        assert_eq!(one.dedup.unwrap().key, "webhook/generic:k");
+        assert_eq!(one.dedup.unwrap().key, "webhook/generic::k");
         let many = decode(b"[{\"a\":1},{\"a\":2}]", &[("idempotency-key", "k")]).unwrap().events;
-        assert_eq!(many[1].dedup.as_ref().unwrap().key, "webhook/generic:k/1");
+        assert_eq!(many[1].dedup.as_ref().unwrap().key, "webhook/generic:1:k");
     }
 
     #[test]
