@@ -24,6 +24,11 @@ pub async fn sleep(clock: &dyn Clock, span: Duration) {
     clock.sleep_until(until).await;
 }
 
+/// A short wait of the network's own pace, such as between two heartbeats; nothing is decided by it, so it is never simulated.
+pub async fn pause(span: Duration) {
+    tokio::time::sleep(span).await;
+}
+
 /// The computer's clock.
 pub struct SystemClock;
 

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use super::Peer;
+use crate::clock;
 use crate::tasks::Stop;
 
 /// Connections at once; more wait in the system's queue.
@@ -39,7 +40,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: Stop) {
                 Err(error) => {
                     // Usually no file handles left; the next ones may be.
                     tracing::warn!("a connection cannot be accepted: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    clock::pause(Duration::from_millis(100)).await;
                     continue;
                 }
             },

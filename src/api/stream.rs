@@ -21,6 +21,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::ApiState;
 use super::executions::shown;
 use super::problem::Problem;
+use crate::clock;
 use crate::engine::Engine;
 use crate::engine::stream::{Commit, Item};
 
@@ -66,7 +67,7 @@ async fn next(mut watcher: Watcher) -> Option<(Result<Bytes, std::convert::Infal
                 Err(RecvError::Closed) => return None,
             },
             () = stop.stopped() => return None,
-            () = tokio::time::sleep(HEARTBEAT) => return Some((Ok(Bytes::from_static(b": alive\n\n")), watcher)),
+            () = clock::pause(HEARTBEAT) => return Some((Ok(Bytes::from_static(b": alive\n\n")), watcher)),
         }
     }
 }

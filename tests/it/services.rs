@@ -1,1 +1,115 @@
-//! services
+//! A real Prometheus with a rule that fires and a real Alertmanager drive alert → rule → action → chat, and the resolve too.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::harness::{Server, Target, TestSite, copy_folder, eventually, repository};
+
+/// A process of Debian's packages, ended when dropped.
+struct Service(Child);
+
+impl Service {
+    /// Starts a program, or says aloud that it is missing.
+    fn start(program: &str, folder: &Path, arguments: &[&str]) -> Option<Self> {
+        let log = std::fs::File::create(folder.join(format!("{program}.log"))).unwrap();
+        let started = Command::new(program).args(arguments).current_dir(folder).stdout(Stdio::null()).stderr(log).spawn();
+        match started {
+            Ok(child) => Some(Self(child)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                assert!(std::env::var_os("CI").is_none(), "{program} is not installed; `make test` installs it");
+                println!("SKIPPED: {program} is not installed; `make test` installs it");
+                None
+            }
+            Err(error) => panic!("{program} cannot be started: {error}"),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that nobody uses now.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_and_alertmanager_drive_the_sample_rules() {
+    let scheduler = Target::answering(200, "{}").await;
+    let site = TestSite::new();
+    copy_folder(&repository().join("rules"), &site.path().join("rules"));
+    let settings = std::fs::read_to_string(repository().join("signalman.yaml")).unwrap();
+    let settings = settings.replace("listen: 127.0.0.1:8420", "listen: 127.0.0.1:0");
+    let site = site.file("signalman.yaml", &settings.replace("http://127.0.0.1:8420/api/v1/webhooks/generic", &scheduler.url));
+    let server = Server::start(&site).await;
+
+    // What Prometheus scrapes: an app that is down, and then is up again.
+    let up = Arc::new(AtomicBool::new(false));
+    let state = Arc::clone(&up);
+    let app = Target::with(move |_| (200, format!("app_up {}\n", u8::from(state.load(Ordering::SeqCst))))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    let (alertmanager_port, prometheus_port) = (free_port(), free_port());
+    write(
+        "alertmanager.yml",
+        format!(
+            "route: {{receiver: signalman, group_wait: 0s, group_interval: 1s, repeat_interval: 1m, group_by: [alertname]}}\n\
+             receivers:\n- name: signalman\n  webhook_configs:\n  - url: {}/api/v1/webhooks/alertmanager\n    send_resolved: true\n",
+            server.url
+        ),
+    );
+    write(
+        "prometheus.yml",
+        format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [rules.yml]\n\
+             alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"127.0.0.1:{alertmanager_port}\"]}}]}}]}}\n\
+             scrape_configs: [{{job_name: app, static_configs: [{{targets: [\"{}\"]}}]}}]\n",
+            app.url.trim_start_matches("http://")
+        ),
+    );
+    write(
+        "rules.yml",
+        "groups:\n- name: app\n  rules:\n  - alert: AppDown\n    expr: app_up == 0\n    labels: {app: bike-unlock, severity: page, restart: auto}\n    annotations: {summary: \"app_up is {{ $value }}\"}\n".into(),
+    );
+    let alertmanager = Service::start(
+        "prometheus-alertmanager",
+        folder.path(),
+        &[
+            "--config.file=alertmanager.yml",
+            "--storage.path=am",
+            &format!("--web.listen-address=127.0.0.1:{alertmanager_port}"),
+            "--cluster.listen-address=",
+        ],
+    );
+    let prometheus = Service::start(
+        "prometheus",
+        folder.path(),
+        &["--config.file=prometheus.yml", "--storage.tsdb.path=prom", &format!("--web.listen-address=127.0.0.1:{prometheus_port}")],
+    );
+    let (Some(_alertmanager), Some(_prometheus)) = (alertmanager, prometheus) else { return };
+
+    let said = |beginning: &'static str| {
+        let server = &server;
+        async move {
+            let messages = server.messages().await;
+            messages.into_iter().find(|(_, text)| text.starts_with(beginning)).map(|(_, text)| text)
+        }
+    };
+    let firing = eventually("the message about the alert", || said("🔥 AppDown firing · page · bike-unlock")).await;
+    assert!(
+        firing.contains("app_up is 0") && firing.contains("[Kibana](") && firing.contains("[Grafana](") && firing.contains("[Query]("),
+        "{firing}"
+    );
+    eventually("the message about the restart", || said("✅ `alertmanager.restart` succeeded")).await;
+    up.store(true, Ordering::SeqCst);
+    eventually("the message about the resolve", || said("✅ AppDown resolved · page · bike-unlock")).await;
+    assert_eq!(scheduler.received().len(), 1, "one firing, one restart: {:?}", scheduler.received());
+    let firings = server.messages().await.iter().filter(|(_, text)| text.starts_with("🔥")).count();
+    assert_eq!(firings, 1, "however often Alertmanager repeats it");
+}
