@@ -32,46 +32,70 @@ const DELIVERIES_TOGETHER: usize = 256;
 const FUTURE: Duration = Duration::minutes(1);
 
 /// Runs until the journal's senders are gone or the stop signal is given.
+///
+/// While a commit is being synced, what arrives is judged already and waits for the next one: commits are as large as they are slow,
+/// and become durable in order.
 pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, stop: Stop) {
+    let mut in_flight: Option<InFlight> = None;
+    let mut prepared = Prepared::default();
     let mut ready = Vec::with_capacity(DELIVERIES_TOGETHER);
-    let mut before: Option<InFlight> = None;
     loop {
-        let count = tokio::select! {
-            count = deliveries.recv_many(&mut ready, DELIVERIES_TOGETHER) => count,
-            () = stop.stopped() => 0,
-        };
-        if count == 0 {
-            break;
+        let room = DELIVERIES_TOGETHER - prepared.evaluated.len().min(DELIVERIES_TOGETHER);
+        tokio::select! {
+            biased;
+            durable = settled(&mut in_flight), if in_flight.is_some() => {
+                in_flight = None;
+                if !durable {
+                    // It may have been judged by what has not become durable.
+                    let lost = std::mem::take(&mut prepared);
+                    refuse(lost.evaluated, &AcceptError::Unavailable("an earlier commit failed; try again".into()));
+                }
+            }
+            count = deliveries.recv_many(&mut ready, room), if room > 0 => {
+                if count == 0 {
+                    break;
+                }
+                evaluate(&engine, std::mem::take(&mut ready), &mut prepared, in_flight.as_ref()).await;
+            }
+            () = stop.stopped() => break,
         }
-        let prepared = evaluate(&engine, std::mem::take(&mut ready), before.as_ref()).await;
-        // While one commit is being synced the next is evaluated, but not more: they become durable in order.
-        if let Some(before) = before.take()
-            && !before.committed.await.unwrap_or(false)
-        {
-            // It may have been judged by what has not become durable.
-            refuse(prepared.evaluated, &AcceptError::Unavailable("an earlier commit failed; try again".into()));
-            continue;
+        if in_flight.is_none() && !prepared.evaluated.is_empty() {
+            in_flight = Some(InFlight::start(&engine, std::mem::take(&mut prepared)));
         }
-        let sightings = prepared.batch.sightings.iter().map(|sighting| (sighting.key.clone(), sighting.clone())).collect();
-        let engine = Arc::clone(&engine);
-        before = Some(InFlight { sightings, committed: tasks::spawn_bounded(async move { commit(&engine, prepared).await }) });
     }
-    if let Some(before) = before {
-        let _ = before.committed.await; // whoever waited for it has its answer
+    settled(&mut in_flight).await; // whoever waited for it has its answer
+}
+
+/// Whether the commit in flight has become durable.
+async fn settled(in_flight: &mut Option<InFlight>) -> bool {
+    match in_flight {
+        Some(in_flight) => (&mut in_flight.committed).await.unwrap_or(false),
+        None => true,
     }
 }
 
 /// A commit that is not durable yet, and the senders' keys that it will have made known.
 struct InFlight {
-    sightings: HashMap<String, Sighting>,
+    known: HashMap<String, Sighting>,
     committed: JoinHandle<bool>,
 }
 
+impl InFlight {
+    fn start(engine: &Arc<Engine>, prepared: Prepared) -> Self {
+        let known = prepared.batch.sightings.iter().map(|sighting| (sighting.key.clone(), sighting.clone())).collect();
+        let engine = Arc::clone(engine);
+        Self { known, committed: tasks::spawn_bounded(async move { commit(&engine, prepared).await }) }
+    }
+}
+
 /// What is to be committed, and who waits for it.
+#[derive(Default)]
 struct Prepared {
     batch: Batch,
     evaluated: Vec<Evaluated>,
     requested: Vec<Arc<Execution>>,
+    /// Senders' keys, as the store has them and as this commit changes them.
+    known: HashMap<String, Sighting>,
 }
 
 /// What one delivery became.
@@ -81,34 +105,37 @@ struct Evaluated {
 }
 
 /// Judges the events of deliveries. The only thing that is asked of the store is whether they are repeats.
-async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, before: Option<&InFlight>) -> Prepared {
-    let catalog = engine.catalog.get();
-    let refused = |error: AcceptError, deliveries: Vec<Delivery>| {
-        let refused = deliveries.into_iter().map(|delivery| Evaluated { delivery, outcome: Err(error.clone()) });
-        Prepared { batch: Batch::default(), evaluated: refused.collect(), requested: Vec::new() }
+async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, prepared: &mut Prepared, in_flight: Option<&InFlight>) {
+    let known = if engine.load.has_room() {
+        sightings(engine, &deliveries).await.map_err(|error| AcceptError::Unavailable(error.to_string()))
+    } else {
+        Err(AcceptError::Overloaded(engine.load.full()))
     };
-    if !engine.load.has_room() {
-        return refused(AcceptError::Overloaded(engine.load.full()), deliveries);
+    match known {
+        Err(error) => {
+            let refused = deliveries.into_iter().map(|delivery| Evaluated { delivery, outcome: Err(error.clone()) });
+            prepared.evaluated.extend(refused);
+        }
+        Ok(known) => {
+            for (key, sighting) in known.into_iter().chain(in_flight.into_iter().flat_map(|before| before.known.clone())) {
+                // What this commit changes itself is newer than both.
+                if !prepared.batch.sightings.iter().any(|changed| changed.key == key) {
+                    prepared.known.insert(key, sighting);
+                }
+            }
+            let catalog = engine.catalog.get();
+            let mut work = Work { engine, catalog: &catalog, prepared };
+            for mut delivery in deliveries {
+                let outcome = work.take(std::mem::take(&mut delivery.events));
+                work.prepared.evaluated.push(Evaluated { delivery, outcome });
+            }
+        }
     }
-    let mut known = match sightings(engine, &deliveries).await {
-        Ok(known) => known,
-        Err(error) => return refused(AcceptError::Unavailable(error.to_string()), deliveries),
-    };
-    if let Some(before) = before {
-        known.extend(before.sightings.clone());
-    }
-    let mut work = Work { engine, catalog: &catalog, known, batch: Batch::default(), requested: Vec::new() };
-    let evaluated = deliveries.into_iter().map(|mut delivery| {
-        let outcome = work.take(std::mem::take(&mut delivery.events));
-        Evaluated { delivery, outcome }
-    });
-    let evaluated = evaluated.collect();
-    Prepared { batch: work.batch, evaluated, requested: work.requested }
 }
 
 /// Makes it durable, answers the senders, hands on what is to be done. Answers whether it is durable.
 async fn commit(engine: &Engine, prepared: Prepared) -> bool {
-    let Prepared { batch, evaluated, requested } = prepared;
+    let Prepared { batch, evaluated, requested, .. } = prepared;
     let mut sequence = 0;
     if !batch.is_empty() {
         let started = engine.clock.now();
@@ -131,16 +158,16 @@ async fn commit(engine: &Engine, prepared: Prepared) -> bool {
     for execution in requested.iter().filter(|execution| execution.state.status.is_final()) {
         engine.metrics.executions.with_label_values(&[execution.state.status.name()]).inc();
     }
+    let open: Vec<_> = requested.iter().filter(|execution| !execution.state.status.is_final()).cloned().collect();
+    if !open.is_empty() {
+        engine.hand_over(open).await;
+    }
     for Evaluated { delivery, outcome } in evaluated {
         let _ = delivery.reply.send(outcome); // the sender has gone; its event stays
     }
     let mut items: Vec<Item> = batch.events.into_iter().map(Item::Event).collect();
-    items.extend(requested.iter().cloned().map(Item::Execution));
+    items.extend(requested.into_iter().map(Item::Execution));
     engine.stream.publish(sequence, items);
-    let open: Vec<_> = requested.into_iter().filter(|execution| !execution.state.status.is_final()).collect();
-    if !open.is_empty() {
-        engine.hand_over(open).await;
-    }
     engine.outbox.wake(batch.messages);
     true
 }
@@ -178,10 +205,7 @@ async fn sightings(engine: &Engine, deliveries: &[Delivery]) -> Result<HashMap<S
 struct Work<'e> {
     engine: &'e Engine,
     catalog: &'e Catalog,
-    /// Senders' keys, as the store has them and as this commit changes them.
-    known: HashMap<String, Sighting>,
-    batch: Batch,
-    requested: Vec<Arc<Execution>>,
+    prepared: &'e mut Prepared,
 }
 
 impl Work<'_> {
@@ -189,7 +213,7 @@ impl Work<'_> {
     fn take(&mut self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, AcceptError> {
         for dedup in events.iter().filter_map(|event| event.dedup.as_ref()) {
             let differs = |known: &Sighting| known.body.is_some() && dedup.body.is_some() && known.body != dedup.body;
-            if self.known.get(&dedup.key).is_some_and(differs) {
+            if self.prepared.known.get(&dedup.key).is_some_and(differs) {
                 let key = dedup.key.splitn(3, ':').last().unwrap_or_default();
                 return Err(AcceptError::BodyDiffers { key: key.to_string() });
             }
@@ -200,7 +224,7 @@ impl Work<'_> {
     fn take_one(&mut self, mut new: NewEvent) -> Accepted {
         let now = self.engine.clock.now();
         let Some(dedup) = new.dedup.take() else { return self.accept(new, None) };
-        let Some(mut sighting) = self.known.get(&dedup.key).cloned() else {
+        let Some(mut sighting) = self.prepared.known.get(&dedup.key).cloned() else {
             let accepted = self.accept(new, Some(dedup.key.clone()));
             let sighting = Sighting {
                 key: dedup.key.clone(),
@@ -228,12 +252,12 @@ impl Work<'_> {
     }
 
     fn remember(&mut self, sighting: Sighting) {
-        if let Some(earlier) = self.batch.sightings.iter_mut().find(|earlier| earlier.key == sighting.key) {
+        if let Some(earlier) = self.prepared.batch.sightings.iter_mut().find(|earlier| earlier.key == sighting.key) {
             *earlier = Sighting { first: earlier.first, ..sighting.clone() };
         } else {
-            self.batch.sightings.push(sighting.clone());
+            self.prepared.batch.sightings.push(sighting.clone());
         }
-        self.known.insert(sighting.key.clone(), sighting);
+        self.prepared.known.insert(sighting.key.clone(), sighting);
     }
 
     fn accept(&mut self, new: NewEvent, dedup_key: Option<String>) -> Accepted {
@@ -264,7 +288,7 @@ impl Work<'_> {
             }
             None => self.judge(event),
         };
-        self.batch.events.push(Arc::new(stored));
+        self.prepared.batch.events.push(Arc::new(stored));
         accepted
     }
 
@@ -322,11 +346,11 @@ impl Work<'_> {
         if let Some((reason, error)) = fault {
             let change = Change::Fail { at: event.received_at, reason, error, log: Vec::new() };
             execution.change(change).expect("a requested execution can fail");
-            self.batch.messages.extend(notices::of(self.catalog, &execution, event.received_at));
+            self.prepared.batch.messages.extend(notices::of(self.catalog, &execution, event.received_at));
         }
         let execution = Arc::new(execution);
-        self.batch.requested.push(Arc::clone(&execution));
-        self.requested.push(execution);
+        self.prepared.batch.requested.push(Arc::clone(&execution));
+        self.prepared.requested.push(execution);
         id
     }
 }

@@ -1,5 +1,8 @@
 //! Everything that needs more than one module: contracts, worlds, real processes, real services.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails at once")]
+#![allow(clippy::pedantic, reason = "tests are written to be read as stories")]
+
 mod harness;
 
 mod bad_input;
