@@ -199,7 +199,7 @@ async fn every_script_ends_with_a_reason_and_its_place() {
 #[tokio::test]
 async fn what_uses_up_its_budget_is_told_with_its_place() {
     let cases = [
-        ("loop", "fn run(params) {\n    let n = 0;\n    loop { n = 1; }\n}", "loop.rhai:3:"),
+        ("loop", "fn run(params) {\n    let n = 0;\n    loop {}\n}", "loop.rhai:3:"),
         ("recursion", "fn f(n) {\n    f(n + 1)\n}\nfn run(params) {\n    f(0)\n}", "recursion.rhai:"),
         ("double", "fn run(params) {\n    let s = \"x\";\n    loop {\n        s += s;\n    }\n}", "double.rhai:4:"),
         ("array", "fn run(params) {\n    let a = [];\n    loop { a.push(1); }\n}", "array.rhai:3:"),
@@ -254,7 +254,8 @@ async fn long_output_is_bounded() {
     let flood = "fn run(params) { let s = \"\"; s.pad(100000, \"x\"); for i in 0..500 { log.warn(s); print(s); } 1 }";
     let throw = "fn run(params) { let s = \"\"; s.pad(4000000, \"x\"); throw s; }";
     let say = "fn run(params) { let s = \"\"; s.pad(100000, \"x\"); chat.send(\"ops\", s); }";
-    let server = Server::start(&actions(TestSite::new().pack(&[]), "t", &[("flood", "", flood), ("say", "", say)])).await;
+    let site = actions(TestSite::new().pack(&[]), "t", &[("flood", "", flood), ("say", "", say), ("throw", "", throw)]);
+    let server = Server::start(&site).await;
     let execution = server.run("t.flood", json!({})).await;
     let log = execution["log"].as_array().unwrap();
     assert_eq!((text(&execution, "status"), log.len()), ("succeeded", 101));
@@ -317,14 +318,14 @@ fn peak_memory(server: &Server) -> u64 {
 
 #[tokio::test]
 async fn one_script_cannot_take_all_memory() {
-    let variables: String = (0..50).map(|n| format!("let v{n} = s + \"{n}\"; ")).collect();
+    let variables: String = (0..150).map(|n| format!("let v{n} = s + \"{n}\"; ")).collect();
     let start = "let s = \"\"; s.pad(4000000, \"x\");";
     let cases = [
-        ("pushes", format!("{start} let a = []; for i in 0..50 {{ a.push(s + i); }}")),
+        ("pushes", format!("{start} let a = []; for i in 0..150 {{ a.push(s + i); }}")),
         ("variables", format!("{start} {variables}")),
-        ("map_index", format!("{start} let m = #{{}}; for i in 0..50 {{ m[`k${{i}}`] = s + i; }}")),
-        ("array_index", format!("{start} let a = []; a.pad(50, 0); for i in 0..50 {{ a[i] = s + i; }}")),
-        ("replace", "let s = \"\"; s.pad(200, \"a\"); let t = \"\"; t.pad(1000000, \"b\"); s.replace(\"a\", t);".to_string()),
+        ("map_index", format!("{start} let m = #{{}}; for i in 0..150 {{ m[`k${{i}}`] = s + i; }}")),
+        ("array_index", format!("{start} let a = []; a.pad(150, 0); for i in 0..150 {{ a[i] = s + i; }}")),
+        ("replace", "let s = \"\"; s.pad(600, \"a\"); let t = \"\"; t.pad(1000000, \"b\"); s.replace(\"a\", t);".to_string()),
         ("map_items", "let m = #{}; for i in 0..20000 { m[`k${i}`] = i; }".to_string()),
     ];
     let mut wrong = Vec::new();
@@ -336,7 +337,7 @@ async fn one_script_cannot_take_all_memory() {
         let before = peak_memory(&server);
         let execution = server.run(&format!("t.{name}"), json!({})).await;
         let grown = peak_memory(&server) - before;
-        if text(&execution, "reason") != "budget_exceeded" || grown > 64 {
+        if text(&execution, "reason") != "budget_exceeded" || grown > 256 {
             wrong.push(format!("{name}: {} {}, took {grown} MiB more", execution["status"], execution["reason"]));
         }
     }
@@ -346,7 +347,8 @@ async fn one_script_cannot_take_all_memory() {
 #[tokio::test]
 async fn a_script_of_slow_steps_ends_soon_after_its_timeout() {
     let slow = "fn run(params) { let s = \"\"; s.pad(2000000, \"a\"); loop { let t = s; t.replace(\"a\", \"bb\"); } }";
-    let server = Server::start(&actions(TestSite::new().pack(&[]), "t", &[("slow", "timeout: 200ms\n", slow)])).await;
+    let site = actions(TestSite::new().pack(&[]), "t", &[("slow", "timeout: 200ms\n", slow)]);
+    let server = Server::start(&site).await;
     let execution = server.run("t.slow", json!({})).await;
     assert_eq!(text(&execution, "status"), "timed_out");
     let at = |field: &str| DateTime::parse_from_rfc3339(text(&execution, field)).unwrap();
@@ -458,7 +460,8 @@ fn crowded(threads: usize, slow: &str) -> TestSite {
 #[tokio::test]
 async fn a_canceled_script_gives_its_thread_back() {
     let (_silent, slow) = silent();
-    let server = Server::start(&crowded(2, &slow)).await;
+    let site = crowded(2, &slow);
+    let server = Server::start(&site).await;
     let filled = [request(&server, "t.endless").await, request(&server, "t.waiting").await];
     for id in &filled {
         is_running(&server, id).await;
@@ -490,7 +493,8 @@ async fn a_canceled_script_gives_its_thread_back() {
 async fn one_pack_leaves_threads_for_others() {
     for threads in [4, 2] {
         let (_silent, slow) = silent();
-        let server = Server::start(&crowded(threads, &slow)).await;
+        let site = crowded(threads, &slow);
+        let server = Server::start(&site).await;
         let mut ids = Vec::new();
         for _ in 0..threads * 2 {
             ids.push(request(&server, "t.waiting").await);
