@@ -111,7 +111,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the binary on a site and waits until it listens.
+    /// Starts the binary on a site and waits until it listens. Keep the site: its folder goes when it is dropped.
     pub async fn start(site: &TestSite) -> Self {
         Self::try_start(site, &[]).await.unwrap_or_else(|log| panic!("the server did not start:\n{log}"))
     }

@@ -32,7 +32,8 @@ fn notification(status: &str, restart: &str) -> Value {
 #[tokio::test]
 async fn an_alert_becomes_a_message_with_links_and_an_action() {
     let scheduler = Target::answering(200, "{}").await;
-    let server = Server::start(&sample(&format!("{}/restarts", scheduler.url))).await;
+    let site = sample(&format!("{}/restarts", scheduler.url));
+    let server = Server::start(&site).await;
     let (status, answer) = server.webhook("alertmanager", notification("firing", "auto").to_string()).await;
     assert_eq!(status, 202, "{answer}");
     let event = answer["events"][0]["id"].as_str().unwrap().to_string();
