@@ -8,13 +8,14 @@ use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
+use crate::model::secret::mask_text;
 use crate::template::text::plain;
 
 /// The largest reply.
 pub const MAX_REPLY_BYTES: usize = 4 << 20;
 
 /// How much of an error reply is shown.
-const SHOWN_BYTES: usize = 500;
+const SHOWN_CHARACTERS: usize = 500;
 
 /// Says which execution sent a request, so that an event it causes is known as ours: `<execution> <depth>`.
 pub const CAUSE_HEADER: &str = "signalman-cause";
@@ -53,6 +54,8 @@ pub struct Outbound {
     pub depth: u32,
     /// Its number among the execution's requests that change something.
     pub number: Option<u32>,
+    /// What must not be shown when the reply is an error.
+    pub secrets: Vec<String>,
 }
 
 impl Outbound {
@@ -70,6 +73,7 @@ impl Outbound {
             execution,
             depth,
             number: None,
+            secrets: Vec::new(),
         }
     }
 
@@ -120,7 +124,7 @@ pub async fn send(client: &Client, pack: &Pack, outbound: Outbound) -> Result<Re
     if !pack.capabilities.http.contains(&target) {
         return Err(Failure::capability(&pack.reference, &format!("call {target}"), &format!("http: [\"{target}\"]")));
     }
-    let (method, url, expect) = (outbound.method, outbound.url.clone(), outbound.expect.clone());
+    let (method, url, expect, secrets) = (outbound.method, outbound.url.clone(), outbound.expect.clone(), outbound.secrets.clone());
     let request = build(client, outbound)?;
     let unreachable = |error: &reqwest::Error| Failure {
         reason: Reason::Unreachable,
@@ -147,7 +151,11 @@ pub async fn send(client: &Client, pack: &Pack, outbound: Outbound) -> Result<Re
     if expected {
         return Ok(reply);
     }
-    let shown: String = reply.text().chars().take(SHOWN_BYTES).collect();
+    let mut text = reply.text();
+    // Before it is cut, or the beginning of a secret would stay.
+    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+    mask_text(&mut text, &secrets);
+    let shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
     let message = format!("{method} {url} answered {status}: {}", shown.trim());
     Err(Failure { reason: Reason::RefusedByTarget, message, retry: status == 429 || status >= 500 })
 }
@@ -168,12 +176,13 @@ fn build(client: &Client, outbound: Outbound) -> Result<reqwest::Request, Failur
     if outbound.json {
         set("content-type", "application/json")?;
     }
+    for (name, value) in &outbound.headers {
+        set(name, &plain(value))?;
+    }
+    // Ours last: whoever writes a script must not be able to hide that a request is ours, or that it is a repeat.
     set(CAUSE_HEADER, &format!("{} {}", outbound.execution, outbound.depth))?;
     if let Some(number) = outbound.number {
         set("idempotency-key", &format!("{}-{number}", outbound.execution))?;
-    }
-    for (name, value) in &outbound.headers {
-        set(name, &plain(value))?;
     }
     let request = client.request(method, url).headers(headers);
     let request = match outbound.body {

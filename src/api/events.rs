@@ -6,8 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, Uri};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::ApiState;
 use super::listing::{PageQuery, event_id};
@@ -16,7 +15,8 @@ use super::webhooks::read;
 use crate::engine::{ingest, why};
 use crate::model::event::{Accepted, Dedup, NewEvent, StoredEvent};
 use crate::model::hash::fingerprint;
-use crate::model::json::{RawJson, describe};
+use crate::model::ids::EventId;
+use crate::model::json::{RawJson, check_depth, check_numbers, describe};
 use crate::model::principal::Principal;
 use crate::sensors::webhooks::DEFAULT_MEMORY;
 
@@ -39,7 +39,9 @@ pub(super) async fn emit(
     body: Body,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
     let body = read(body, state.body_bytes).await?;
-    crate::model::json::check_depth(&body).map_err(Problem::invalid)?;
+    let text =
+        std::str::from_utf8(&body).map_err(|error| Problem::invalid(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
+    check_depth(&body).and_then(|()| check_numbers(text)).map_err(Problem::invalid)?;
     let emitted: Emitted = serde_json::from_slice(&body).map_err(|error| Problem::invalid(describe(&error)))?;
     if !emitted.payload.text().starts_with('{') {
         return Err(Problem::invalid("`payload` must be a JSON object"));
@@ -64,30 +66,35 @@ pub(super) async fn emit(
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
-pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<Value>, Problem> {
+/// A page of events. Payloads go out as the text that came in: a number that no value can hold must not get in the way.
+#[derive(Debug, Serialize)]
+pub(super) struct EventPage {
+    events: Vec<StoredEvent>,
+    next: Option<EventId>,
+}
+
+pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<EventPage>, Problem> {
     let query = PageQuery::of(&uri)?;
     let wanted = |event: &StoredEvent| query.trigger.as_ref().is_none_or(|trigger| &event.event.trigger == trigger);
     let (events, next) = query.collect(|page| state.engine.store.events(page), |event| event.event.id, wanted).await?;
-    Ok(Json(json!({"events": events, "next": next})))
+    Ok(Json(EventPage { events, next }))
 }
 
-pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<StoredEvent>, Problem> {
     let id = event_id(&state, &id).await?;
     let event = state.engine.store.event(id).await?;
-    event
-        .map(|event| Json(json!(event)))
-        .ok_or_else(|| Problem::not_found(format!("there is no event {id}; it may be older than the site keeps events")))
+    event.map(Json).ok_or_else(|| Problem::not_found(format!("there is no event {id}; it may be older than the site keeps events")))
 }
 
-pub(super) async fn why(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn why(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<why::EventAnswer>, Problem> {
     let id = event_id(&state, &id).await?;
-    Ok(Json(json!(why::event(&state.engine, id).await?)))
+    Ok(Json(why::event(&state.engine, id).await?))
 }
 
 pub(super) async fn rule_why(
     State(state): State<Arc<ApiState>>,
     Path((rule, event)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<why::RuleAnswer>, Problem> {
     let id = event_id(&state, &event).await?;
-    Ok(Json(json!(why::rule(&state.engine, &rule, id).await?)))
+    Ok(Json(why::rule(&state.engine, &rule, id).await?))
 }

@@ -16,7 +16,7 @@ use super::webhooks::read;
 use crate::engine::Engine;
 use crate::model::action::masked;
 use crate::model::execution::{Execution, Status};
-use crate::model::json::describe;
+use crate::model::json::{check_depth, check_numbers, describe};
 use crate::model::principal::Principal;
 
 /// An execution as it may be shown.
@@ -42,7 +42,9 @@ pub(super) async fn request(
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let body = read(body, state.body_bytes).await?;
-    crate::model::json::check_depth(&body).map_err(Problem::invalid)?;
+    let text =
+        std::str::from_utf8(&body).map_err(|error| Problem::invalid(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
+    check_depth(&body).and_then(|()| check_numbers(text)).map_err(Problem::invalid)?;
     let requested: Requested = serde_json::from_slice(&body).map_err(|error| Problem::invalid(describe(&error)))?;
     let execution = state.engine.request(&requested.action, &requested.parameters, principal).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))

@@ -61,7 +61,7 @@ impl PageQuery {
             return Err(Problem::invalid(format!("`limit` must be from 1 to {MAX_PAGE}")));
         }
         let before = self.before.as_deref().map(str::parse).transpose();
-        let mut before = before.map_err(|_| Problem::invalid("`before` must be a whole id of 26 characters"))?;
+        let mut before = before.map_err(|_| Problem::invalid("`before` is not an id: give all 26 characters"))?;
         let (mut found, mut scanned) = (Vec::new(), 0);
         while found.len() < limit && scanned < MAX_SCAN {
             let page = fetch(Page { before, limit }).await?;

@@ -14,7 +14,6 @@ use axum::http::{HeaderMap, Response};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::stream;
-use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -75,10 +74,10 @@ async fn next(mut watcher: Watcher) -> Option<(Result<Bytes, std::convert::Infal
 fn render(engine: &Engine, commit: &Commit) -> String {
     let mut text = String::new();
     for (index, item) in commit.items.iter().enumerate() {
-        let (kind, data): (&str, Value) = match item {
-            Item::Event(event) => ("event", json!(event.as_ref())),
-            Item::Execution(execution) => ("execution", shown(engine, execution)),
-            Item::Message(message) => ("message", json!(message.as_ref())),
+        let (kind, data) = match item {
+            Item::Event(event) => ("event", serde_json::to_string(event.as_ref()).unwrap_or_default()),
+            Item::Execution(execution) => ("execution", shown(engine, execution).to_string()),
+            Item::Message(message) => ("message", serde_json::to_string(message.as_ref()).unwrap_or_default()),
         };
         if index + 1 == commit.items.len() {
             text.push_str(&format!("id: {}\n", commit.sequence));

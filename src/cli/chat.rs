@@ -104,7 +104,7 @@ impl Screen {
             print_line(&message.to_string());
             return;
         }
-        let text = printable(message["text"].as_str().unwrap_or_default());
+        let text = message["text"].as_str().unwrap_or_default();
         let at = time(&message["created_at"]);
         let mut lines = text.lines();
         print_line(&format!("{} #{channel}  {}", at.get(11..).unwrap_or(&at), lines.next().unwrap_or_default()));
@@ -112,9 +112,4 @@ impl Screen {
             print_line(&format!("             {line}"));
         }
     }
-}
-
-/// Without control characters: data must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }

@@ -44,6 +44,9 @@ impl ApiClient {
             })?,
         };
         let server = named.unwrap_or_else(|| format!("http://{}", site.listen)).trim_end_matches('/').to_string();
+        if !reqwest::Url::parse(&server).is_ok_and(|url| url.has_host()) {
+            return Err(Failure::misuse(format!("`{server}` is not an address such as http://127.0.0.1:8420")));
+        }
         let failed = |error: String| Failure::failed(format!("cannot prepare requests: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.to_string()))?;
         let client = Client::builder().no_proxy().build().map_err(|error| failed(error.to_string()))?;
@@ -116,6 +119,15 @@ impl ApiClient {
         let hint = if error.is_connect() { "; start it with `signalman serve`, or name another with --server" } else { "" };
         Failure::failed(format!("no answer from {}{hint}", self.server))
     }
+}
+
+/// An id as a part of an address.
+///
+/// # Errors
+/// When it is empty or holds what no id holds.
+pub fn id_part(text: &str) -> Result<&str, Failure> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if plain { Ok(text) } else { Err(Failure::misuse(format!("`{text}` is not an id: give all 26 characters, or the last 6"))) }
 }
 
 fn problem(status: u16, answer: &Value) -> Failure {

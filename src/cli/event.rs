@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::client::ApiClient;
+use super::client::{ApiClient, id_part};
 use super::table::{self, short, text, time};
 use super::{Answer, Common, Failure, Output, print_json, print_line, rule};
 use crate::config::Environment;
@@ -53,9 +53,9 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
                 );
             }
         }
-        Command::Show { id } => print_json(&client.get(&format!("/api/v1/events/{id}"))?),
+        Command::Show { id } => print_json(&client.get(&format!("/api/v1/events/{}", id_part(&id)?))?),
         Command::Why { id } => {
-            let answer = client.get(&format!("/api/v1/events/{id}/why"))?;
+            let answer = client.get(&format!("/api/v1/events/{}/why", id_part(&id)?))?;
             if common.output == Output::Json {
                 print_json(&answer);
             } else {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::client::ApiClient;
+use super::client::{ApiClient, id_part};
 use super::table::{self, short, text, time};
 use super::{Answer, Common, Failure, Output, print_json, print_line};
 use crate::config::Environment;
@@ -37,8 +37,8 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
             let status = status.map(|status| format!("&status={}", crate::links::percent_encode(&status, b""))).unwrap_or_default();
             client.get(&format!("/api/v1/executions?limit={limit}{status}"))?
         }
-        Command::Get { id } => client.get(&format!("/api/v1/executions/{id}"))?,
-        Command::Cancel { id } => client.post(&format!("/api/v1/executions/{id}/cancel"), &json!({}))?,
+        Command::Get { id } => client.get(&format!("/api/v1/executions/{}", id_part(&id)?))?,
+        Command::Cancel { id } => client.post(&format!("/api/v1/executions/{}/cancel", id_part(&id)?), &json!({}))?,
     };
     match (common.output, answer["executions"].as_array()) {
         (Output::Json, _) => print_json(&answer),

@@ -154,7 +154,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Ok(answer) => answer.into(),
         Err(failure) => {
             let (red, plain) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-            eprintln!("{red}error:{plain} {}", failure.message);
+            eprintln!("{red}error:{plain} {}", printable(&failure.message));
             failure.answer.into()
         }
     }
@@ -169,7 +169,12 @@ pub fn definition() -> clap::Command {
 /// Prints a line; a reader that has gone ends the output quietly.
 pub(crate) fn print_line(text: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stdout().lock(), "{text}"); // `| head` closes the pipe: that is no failure
+    let _ = writeln!(std::io::stdout().lock(), "{}", printable(text)); // `| head` closes the pipe: that is no failure
+}
+
+/// Without control characters: data must not steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 /// Prints a value as JSON.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
-use super::client::ApiClient;
+use super::client::{ApiClient, id_part};
 use super::table::{self, text};
 use super::{Answer, Common, Failure, Output, print_json, print_line};
 use crate::config::{self, Environment};
 use crate::document::fault::SourceFile;
 use crate::document::fields::Faults;
 use crate::document::node;
-use crate::model::action::bind;
+use crate::model::action::{Action, bind, masked};
 use crate::model::event::Event;
 use crate::model::ids::IdSource;
 use crate::model::json::RawJson;
@@ -57,7 +57,8 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
         Command::List => list(common, &ApiClient::new(common, environment)?),
         Command::Test(arguments) => test(common, &arguments, environment),
         Command::Why { rule, event } => {
-            let answer = ApiClient::new(common, environment)?.get(&format!("/api/v1/rules/{rule}/why/{event}"))?;
+            let answer =
+                ApiClient::new(common, environment)?.get(&format!("/api/v1/rules/{}/why/{}", id_part(&rule)?, id_part(&event)?))?;
             if common.output == Output::Json {
                 print_json(&answer);
             } else {
@@ -121,7 +122,15 @@ fn test(common: &Common, arguments: &TestArguments, environment: &Environment) -
     let compiled = Arc::new(rule);
     let (verdict, rendered) =
         explain(&compiled, &event).map_err(|error| Failure::misuse(format!("{}: {error}", arguments.event.display())))?;
-    let action = rendered.map(|rendered| action(&compiled.rule, rendered, common, arguments, environment));
+    let found = find_action(&compiled.rule, common, arguments, environment);
+    if let Some(found) = &found {
+        let faults = pack::rule::check_parameters(&compiled.rule, found);
+        if !faults.is_empty() {
+            let faults: Vec<String> = faults.iter().map(|(message, place)| format!("{place}: error: {message}")).collect();
+            return Err(Failure::misuse(format!("the rule cannot be loaded:\n{}", faults.join("\n"))));
+        }
+    }
+    let action = rendered.map(|rendered| action(&compiled.rule, rendered, found.as_deref()));
     let answer = json!({
         "matched": verdict.matched,
         "reason": verdict.reason,
@@ -156,28 +165,28 @@ fn criteria(verdict: &Verdict) -> Vec<Value> {
     verdict.criteria.iter().map(one).collect()
 }
 
+/// The rule's action, from the site folder above the file or the one that is named.
+fn find_action(rule: &Rule, common: &Common, arguments: &TestArguments, environment: &Environment) -> Option<Arc<Action>> {
+    let given = (common.site != Path::new(".") || common.site.join(config::FILE).is_file()).then(|| common.site.clone());
+    let folder = site_above(&arguments.rule).or(given)?;
+    pack::load(&folder, environment).0.actions.remove(&rule.action)
+}
+
 /// The action with its parameters, cast if the action is found.
-fn action(
-    rule: &Rule,
-    rendered: Result<Map<String, Value>, String>,
-    common: &Common,
-    arguments: &TestArguments,
-    environment: &Environment,
-) -> Value {
+fn action(rule: &Rule, rendered: Result<Map<String, Value>, String>, found: Option<&Action>) -> Value {
     let parameters = match rendered {
         Ok(parameters) => parameters,
         Err(error) => return json!({"ref": rule.action, "parameters": null, "cast": false, "error": error}),
     };
-    let given = (common.site != Path::new(".") || common.site.join(config::FILE).is_file()).then(|| common.site.clone());
-    let folder = site_above(&arguments.rule).or(given);
-    let found = folder.and_then(|folder| pack::load(&folder, environment).0.actions.remove(&rule.action));
     let Some(found) = found else {
         eprintln!("warning: the action `{}` is not found, so its parameters are not cast; name the site with --site", rule.action);
         return json!({"ref": rule.action, "parameters": parameters, "cast": false, "error": null});
     };
     match bind(&found.parameters, &parameters) {
-        Ok(bound) => json!({"ref": rule.action, "parameters": bound, "cast": true, "error": null}),
-        Err(faults) => json!({"ref": rule.action, "parameters": parameters, "cast": false, "error": faults.join("; ")}),
+        Ok(bound) => json!({"ref": rule.action, "parameters": masked(&found.parameters, &bound), "cast": true, "error": null}),
+        Err(faults) => {
+            json!({"ref": rule.action, "parameters": masked(&found.parameters, &parameters), "cast": false, "error": faults.join("; ")})
+        }
     }
 }
 
@@ -196,7 +205,9 @@ fn read_rule(file: &Path) -> Result<CompiledRule, Failure> {
     let source = SourceFile::new(file.display().to_string(), read(file)?);
     let mut faults = Faults::default();
     let node = node::parse(&source).map_err(|fault| Failure::misuse(format!("the rule cannot be loaded:\n{fault}")))?;
-    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    // A tool may try a rule in a file of any name.
+    let name = node.value()["name"].as_str().map(ToString::to_string);
+    let stem = name.unwrap_or_else(|| file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()));
     let pack = pack_of(file).unwrap_or_else(|| DEFAULT_PACK.to_string());
     let rule = pack::rule::read(&source, &node, &pack, &stem, &mut faults);
     match rule {
@@ -225,12 +236,22 @@ fn read_event(file: &Path, now: DateTime<Utc>) -> Result<Event, Failure> {
     }
     let trigger = fields.get("trigger").and_then(Value::as_str).ok_or_else(|| wrong("`trigger` must be text such as \"pack.name\""))?;
     let payload = fields.get("payload").ok_or_else(|| wrong("`payload` is missing"))?;
+    if !payload.is_object() {
+        return Err(wrong("`payload` must be a JSON object"));
+    }
+    let occurred_at = match fields.get("occurred_at") {
+        None | Some(Value::Null) => now,
+        Some(Value::String(text)) => {
+            DateTime::parse_from_rfc3339(text).map_err(|_| wrong("`occurred_at` must be an RFC 3339 time"))?.to_utc()
+        }
+        Some(_) => return Err(wrong("`occurred_at` must be an RFC 3339 time")),
+    };
     Ok(Event {
         id: IdSource::seeded(0).event(now),
         trigger: trigger.to_string(),
         key: fields.get("key").and_then(Value::as_str).map(ToString::to_string),
         dedup_key: None,
-        occurred_at: now,
+        occurred_at,
         received_at: now,
         source: "test".into(),
         cause: None,

@@ -94,6 +94,8 @@ pub struct SiteConfig {
     pub channels: BTreeMap<String, Destination>,
     /// Webhooks without auth that other hosts may call.
     pub open_webhooks: BTreeSet<String>,
+    /// The same, with line and column.
+    pub open_webhooks_at: Vec<(String, usize, usize)>,
     /// How long things are kept.
     pub retention: Retention,
     /// What may be at once.
@@ -146,6 +148,7 @@ fn defaults(site: &Path) -> SiteConfig {
         chat: BTreeMap::from([("console".to_string(), "console".to_string())]),
         channels: BTreeMap::from([("ops".to_string(), Destination { adapter: "console".into(), to: "ops".into() })]),
         open_webhooks: BTreeSet::new(),
+        open_webhooks_at: Vec::new(),
         retention: Retention { events: Duration::from_secs(7 * 86_400), executions: Duration::from_secs(30 * 86_400) },
         limits: Limits { body_bytes: 1 << 20, webhook_concurrency: 512, open_executions: 100_000, script_threads: 32 },
     }
@@ -192,7 +195,10 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
         config.packs.insert(key.text.clone(), pack);
     }
     read_chat(&mut fields, config);
-    config.open_webhooks = fields.texts("open_webhooks").into_iter().map(|(name, _)| name).collect();
+    for (name, place) in fields.texts("open_webhooks") {
+        config.open_webhooks_at.push((name.clone(), place.line, place.column));
+        config.open_webhooks.insert(name);
+    }
     if let Some(node) = fields.node("retention")
         && let Some(mut inner) = Fields::of(fields.source, node, "`retention`", fields.faults)
     {

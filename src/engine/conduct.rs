@@ -376,7 +376,7 @@ impl Conductor {
         let (runner, commands, clock) = (Arc::clone(runner), self.commands.clone(), Arc::clone(&self.engine.clock));
         let stopping = self.stop.clone();
         tasks::spawn_bounded(async move {
-            let (id, secrets) = (call.execution.id, secrets_of(&call));
+            let (id, secrets) = (call.execution.id, call.secrets());
             let give_up = cx.deadline + chrono::Duration::from_std(RUNNER_GRACE).unwrap_or_default();
             let attempt = AssertUnwindSafe(runner.run(call, cx)).catch_unwind();
             let mut outcome = tokio::select! {
@@ -398,21 +398,11 @@ fn places_of_one_pack(places: usize) -> usize {
     if places > 1 { places - (places / 4).max(1) } else { places }
 }
 
-/// The secrets that an attempt knows: of its pack's settings, and of its parameters.
-fn secrets_of(call: &ActionCall) -> Vec<String> {
-    let mut secrets: Vec<String> = call.pack.secrets().into_iter().map(ToString::to_string).collect();
-    for parameter in call.action.parameters.iter().filter(|parameter| parameter.secret) {
-        let value = call.execution.request.parameters.get(&parameter.name).and_then(serde_json::Value::as_str);
-        secrets.extend(value.filter(|value| value.len() >= secret::SHORTEST_MASKED).map(ToString::to_string));
-    }
-    secrets
-}
+/// The longest error that is kept, in bytes.
+const MAX_ERROR_BYTES: usize = 4_000;
 
-/// Replaces secrets wherever the outcome shows them.
+/// Replaces secrets wherever the outcome shows them, and cuts what is too long.
 fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
-    if secrets.is_empty() {
-        return;
-    }
     let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
     let log = match outcome {
         Ok(output) => {
@@ -421,6 +411,11 @@ fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
         }
         Err(error) => {
             secret::mask_text(&mut error.message, &secrets);
+            if error.message.len() > MAX_ERROR_BYTES {
+                let end = (0..=MAX_ERROR_BYTES).rev().find(|end| error.message.is_char_boundary(*end)).unwrap_or(0);
+                error.message.truncate(end);
+                error.message.push('…');
+            }
             &mut error.log
         }
     };

@@ -31,12 +31,13 @@ impl RawJson {
         Self(raw.into())
     }
 
-    /// Checks that the text is JSON and not deeper than [`MAX_DEPTH`].
+    /// Checks that the text is JSON, not deeper than [`MAX_DEPTH`], and holds no number that a double cannot.
     ///
     /// # Errors
     /// With line and column when it is not.
     pub fn parse(text: &str) -> Result<Self, String> {
         check_depth(text.as_bytes())?;
+        check_numbers(text)?;
         serde_json::from_str::<Box<RawValue>>(text).map(Self::from_raw).map_err(|error| describe(&error))
     }
 
@@ -109,6 +110,35 @@ pub fn check_depth(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses numbers beyond the range of a double (`1e999`): they are JSON, but most programs, this one among them, cannot read them.
+///
+/// # Errors
+/// When there is one; names it.
+pub fn check_numbers(text: &str) -> Result<(), String> {
+    let bytes = text.as_bytes();
+    let (mut at, mut in_string) = (0, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'0'..=b'9' if !in_string => {
+                let length = bytes[at..].iter().take_while(|b| b.is_ascii_digit() || b"+-.eE".contains(b)).count();
+                let number = &text[at..at + length];
+                let risky = length > 300 || number.contains(['e', 'E']);
+                if risky && !number.parse::<f64>().is_ok_and(f64::is_finite) {
+                    let shown: String = number.chars().take(20).collect();
+                    return Err(format!("the number `{shown}` is out of range"));
+                }
+                at += length;
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
 /// The name of a value's type, in the words of JSON Schema.
 #[must_use]
 pub fn type_name(value: &serde_json::Value) -> &'static str {
@@ -134,6 +164,15 @@ mod tests {
         assert!(RawJson::parse(&deep(MAX_DEPTH)).is_ok());
         assert_eq!(RawJson::parse(&deep(MAX_DEPTH + 1)).unwrap_err(), "JSON nests deeper than 64 levels");
         assert!(RawJson::parse(&format!("\"{}\\\"[\"", "[".repeat(500))).is_ok());
+    }
+
+    #[test]
+    fn numbers_that_no_double_holds_are_refused() {
+        for fine in ["[1e300, -1.5E-9, 123456789012345678901234567890]", "\"1e999 \\\" 1e999\"", "{\"true\": true}"] {
+            assert_eq!(check_numbers(fine), Ok(()), "{fine}");
+        }
+        assert_eq!(check_numbers("{\"n\": -1e999}").unwrap_err(), "the number `1e999` is out of range");
+        assert!(check_numbers(&"9".repeat(400)).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::model::place::Place;
+use crate::model::secret::maskable;
 
 /// A pack, checked.
 #[derive(Clone, Debug)]
@@ -28,9 +29,8 @@ pub struct Pack {
 impl Pack {
     /// The values of the pack's secret settings; none that is too short to be told from ordinary text.
     #[must_use]
-    pub fn secrets(&self) -> Vec<&str> {
-        let values = self.secret_config.iter().filter_map(|name| self.config.get(name)?.as_str());
-        values.filter(|value| value.len() >= crate::model::secret::SHORTEST_MASKED).collect()
+    pub fn secrets(&self) -> Vec<String> {
+        self.secret_config.iter().filter_map(|name| maskable(self.config.get(name)?)).collect()
     }
 }
 

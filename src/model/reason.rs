@@ -41,7 +41,7 @@ reasons! {
     // Events
     Loop, "loop", "The event was caused by our own executions more than eight steps deep and was dropped.", "Find the rule that triggers itself in the chain of causes (`signalman event show`), and narrow its criteria.";
     Rejected, "rejected", "The sender's data was faulty; it was recorded, but no rule saw it.", "Read the detail and mend the sender.";
-    EvaluationFailed, "evaluation_failed", "The event could not be evaluated, twice, and was set aside.", "Read the detail; a number beyond the range of a double is the usual cause.";
+    EvaluationFailed, "evaluation_failed", "The event could not be evaluated, twice, and was set aside.", "Read the detail; it is most likely a fault of Signalman: report it with the log.";
     // Rules
     Matched, "matched", "The rule matched and its action was requested.", "Nothing to do.";
     Shadowed, "shadowed", "The rule matched but is in shadow mode, so nothing runs.", "Set `mode: active` when you trust it.";

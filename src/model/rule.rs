@@ -44,6 +44,9 @@ pub struct Rule {
     /// Where its trigger stands.
     #[serde(skip)]
     pub trigger_place: Place,
+    /// Where its notice stands.
+    #[serde(skip)]
+    pub notify_place: Place,
 }
 
 impl Rule {

@@ -50,6 +50,17 @@ impl fmt::Display for Secret {
 /// Shorter values are not masked: they would blacken ordinary text.
 pub const SHORTEST_MASKED: usize = 4;
 
+/// A secret setting or parameter as the text that must not be shown; nothing if it is too short to be told from ordinary text.
+#[must_use]
+pub fn maskable(value: &serde_json::Value) -> Option<String> {
+    let text = match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (text.len() >= SHORTEST_MASKED).then_some(text)
+}
+
 /// Replaces secrets in a text.
 pub fn mask_text(text: &mut String, secrets: &[&str]) {
     for secret in secrets {

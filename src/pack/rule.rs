@@ -44,7 +44,8 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
     let action_node = fields.required("action");
     let (action, parameter_pairs) = action_node.and_then(|node| read_action(&mut fields, node)).unzip();
     let parameter_pairs: &[(Key, Node)] = parameter_pairs.unwrap_or_default();
-    let notify = fields.node("notify").and_then(|node| read_notify(&mut fields, node));
+    let notify_node = fields.node("notify");
+    let notify = notify_node.and_then(|node| read_notify(&mut fields, node));
     fields.finish();
     let parameters = parameter_pairs
         .iter()
@@ -65,6 +66,7 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         parameters: parameters.collect(),
         notify,
         place,
+        notify_place: notify_node.map(|node| source.place(node.line, node.column)).unwrap_or_default(),
         trigger_place: trigger_node.map(|node| source.place(node.line, node.column)).unwrap_or_default(),
     };
     let compiled = CompiledRule::compile(rule);

@@ -132,12 +132,13 @@ fn not_yet(root: &Path, folder: &Path, kind: &str, faults: &mut Faults) {
 fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
     for (name, config) in site.config.packs.iter().filter(|(name, _)| !site.packs.contains_key(*name)) {
         let place = Place { file: crate::config::FILE.into(), line: config.place.0, column: config.place.1 };
-        let fault = fault_at(root, &place, format!("`config` holds settings for `{name}`, but there is no such pack"));
+        let fault = fault_at(root, &place, format!("`config`: there is no pack `{name}`"));
         faults.push(fault.hint(did_you_mean(name, &site.packs.keys().map(String::as_str).collect::<Vec<_>>())));
     }
     for pack in site.packs.values() {
         for (name, place) in pack.dependencies.iter().filter(|(name, _)| !site.packs.contains_key(name)) {
-            faults.push(fault_at(root, place, format!("pack `{}` depends on `{name}`, and there is no such pack", pack.reference)));
+            let fault = fault_at(root, place, format!("`dependencies`: there is no pack `{name}`"));
+            faults.push(fault.hint(did_you_mean(name, &site.packs.keys().map(String::as_str).collect::<Vec<_>>())));
         }
     }
     for compiled in &site.rules {
@@ -155,7 +156,7 @@ fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
         if let Some(notify) = &rule.notify
             && !site.config.channels.contains_key(&notify.channel)
         {
-            missing("channel", &rule.place, &notify.channel, &mut site.config.channels.keys());
+            missing("channel", &rule.notify_place, &notify.channel, &mut site.config.channels.keys());
         }
         match site.actions.get(&rule.action) {
             None => missing("action", &rule.place, &rule.action, &mut site.actions.keys()),
@@ -164,6 +165,18 @@ fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
                     faults.push(fault_at(root, &place, message));
                 }
             }
+        }
+    }
+    for (name, line, column) in &site.config.open_webhooks_at {
+        let names: Vec<&str> = site
+            .sensors
+            .iter()
+            .filter_map(|sensor| if let SensorKind::Webhook { name, .. } = &sensor.kind { Some(name.as_str()) } else { None })
+            .collect();
+        if !names.contains(&name.as_str()) {
+            let place = Place { file: crate::config::FILE.into(), line: *line, column: *column };
+            let fault = fault_at(root, &place, format!("`open_webhooks`: there is no webhook `{name}`"));
+            faults.push(fault.hint(did_you_mean(name, &names)));
         }
     }
     let mut webhooks: BTreeMap<&str, &Place> = BTreeMap::new();

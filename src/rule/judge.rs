@@ -241,6 +241,7 @@ mod tests {
             notify: None,
             place: Place::default(),
             trigger_place: Place::default(),
+            notify_place: Place::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::model::action::{Action, Parameter};
 use crate::model::execution::{Execution, LogLine};
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
+use crate::model::secret::maskable;
 use crate::script::host::Surroundings;
 use crate::tasks::Stop;
 
@@ -43,6 +44,18 @@ impl ActionCall {
             "key": execution.request.key,
             "requested_by": execution.request.requested_by.describe(),
         })
+    }
+}
+
+impl ActionCall {
+    /// What must not be shown: the secrets among the pack's settings and among the parameters.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let mut secrets = self.pack.secrets();
+        for parameter in self.action.parameters.iter().filter(|parameter| parameter.secret) {
+            secrets.extend(self.execution.request.parameters.get(&parameter.name).and_then(maskable));
+        }
+        secrets
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{ActionCall, ActionRunner, Limits, Output, RunContext, RunError, RunnerKind};
 use crate::model::action::Action;
 use crate::model::reason::Reason;
-use crate::script::host::{self, ScriptCache, ScriptCall, ScriptEnd, Surroundings};
+use crate::script::host::{self, ScriptAttempt, ScriptCache, ScriptCall, ScriptEnd, Surroundings};
 use crate::tasks;
 
 /// The kind.
@@ -106,9 +106,17 @@ fn build(surroundings: &Arc<Surroundings>, limits: Limits) -> std::io::Result<Ar
 fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
     while let Some(Job { call, cx, reply }) = queue.next() {
         let Some(script) = &call.action.script else { continue };
-        let (id, depth, asked) = (call.execution.id, call.execution.request.depth, call.clone());
-        let context = Box::new(move || asked.context());
-        let script_call = ScriptCall::new(surroundings, id, Arc::clone(&call.pack), depth, context, cx.deadline, cx.stop.clone());
+        let asked = call.clone();
+        let attempt = ScriptAttempt {
+            execution: call.execution.id,
+            pack: Arc::clone(&call.pack),
+            depth: call.execution.request.depth,
+            secrets: call.secrets(),
+            context: Box::new(move || asked.context()),
+            deadline: cx.deadline,
+            stop: cx.stop.clone(),
+        };
+        let script_call = ScriptCall::new(surroundings, attempt);
         let attempt = AssertUnwindSafe(|| host::run(cache, script, &call.execution.request.parameters, script_call));
         // Without an answer the engine records the crash; the thread lives on.
         let Ok(end) = catch_unwind(attempt) else { continue };

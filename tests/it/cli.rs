@@ -236,7 +236,7 @@ fn what_the_loader_would_refuse_is_no_rule_to_try() {
         (RULE, "{\"payload\": {}}", &["`e.json`: `trigger` must be text"]),
         (RULE, "{\"trigger\": \"core.webhook\"}", &["`e.json`: `payload` is missing"]),
         (RULE, "{\"trigger\": \"core.webhook\", \"payload\": {}, \"triger\": 1}", &["`e.json`: has no field `triger`"]),
-        (RULE, "{\"trigger\": \"core.webhook\", \"payload\": {\"n\": 1e999}}", &["`e.json`", "number out of range"]),
+        (RULE, "{\"trigger\": \"core.webhook\", \"payload\": {\"n\": 1e999}}", &["`e.json`", "the number `1e999` is out of range"]),
     ];
     for (rule, event, words) in cases {
         let said = rule_test(rule, event, JSON).err(2, words);

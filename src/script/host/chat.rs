@@ -17,13 +17,13 @@ fn object(call: &Arc<ScriptCall>) -> Dynamic {
 }
 
 fn register(module: &mut Module) {
+    module.set_custom_type::<Chat>("chat");
     module.set_native_fn("send", |chat: &mut Chat, channel: ImmutableString, text: ImmutableString| {
         let call = &chat.0;
         if !call.pack.capabilities.chat {
             return Err(thrown(Failure::capability(&call.pack.reference, "send to chat", "chat: true")));
         }
-        let (index, mut text) = (call.next_message().map_err(thrown)?, text.to_string());
-        crate::model::secret::mask_text(&mut text, &call.pack.secrets());
+        let (index, text) = (call.next_message().map_err(thrown)?, call.masked(&text));
         call.wait(call.host.send_message(call.execution, index, &channel, text))
     });
 }

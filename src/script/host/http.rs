@@ -25,6 +25,8 @@ fn object(call: &Arc<ScriptCall>) -> Dynamic {
 }
 
 fn register(module: &mut Module) {
+    module.set_custom_type::<Http>("http");
+    module.set_custom_type::<Reply>("reply");
     for (name, method) in [("get", "GET"), ("head", "HEAD"), ("post", "POST"), ("put", "PUT"), ("patch", "PATCH"), ("delete", "DELETE")] {
         module.set_native_fn(name, move |http: &mut Http, url: ImmutableString| request(http, method, &url, &rhai::Map::new()));
         module.set_native_fn(name, move |http: &mut Http, url: ImmutableString, options: rhai::Map| request(http, method, &url, &options));
@@ -48,6 +50,7 @@ fn request(http: &Http, method: &'static str, url: &str, options: &rhai::Map) ->
 
 fn outbound(call: &ScriptCall, method: &'static str, url: &str, options: &Map<String, Value>) -> Result<Outbound, Failure> {
     let mut outbound = Outbound::new(method, url, call.execution, call.depth);
+    outbound.secrets.clone_from(&call.secrets);
     for (name, value) in options {
         match (name.as_str(), value) {
             ("headers", Value::Object(headers)) => outbound.headers = headers.clone(),

@@ -20,6 +20,7 @@ fn object(_: &Arc<ScriptCall>) -> Dynamic {
 }
 
 fn register(module: &mut Module) {
+    module.set_custom_type::<Json>("json");
     module.set_native_fn("parse", |_: &mut Json, text: ImmutableString| {
         let parsed: Result<Value, String> = RawJson::parse(&text).and_then(|raw| raw.value());
         let value = parsed.map_err(|error| thrown(Failure::misuse(format!("json.parse: {error}"))))?;

@@ -26,6 +26,7 @@ fn object(call: &Arc<ScriptCall>) -> Dynamic {
 }
 
 fn register(module: &mut Module) {
+    module.set_custom_type::<Kv>("kv");
     module.set_native_fn("get", |kv: &mut Kv, name: ImmutableString| {
         let pack = kv.0.pack.reference.clone();
         get(kv, &pack, &name)

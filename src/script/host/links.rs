@@ -21,6 +21,7 @@ fn object(_: &Arc<ScriptCall>) -> Dynamic {
 }
 
 fn register(module: &mut Module) {
+    module.set_custom_type::<Links>("links");
     let builders: [(&str, Builder); 3] =
         [("kibana", links::kibana::discover), ("grafana", links::grafana::dashboard), ("zipkin", links::zipkin::traces)];
     for (name, build) in builders {

@@ -16,6 +16,7 @@ fn object(call: &Arc<ScriptCall>) -> Dynamic {
 }
 
 fn register(module: &mut Module) {
+    module.set_custom_type::<Log>("log");
     for level in ["info", "warn", "error"] {
         module.set_native_fn(level, move |log: &mut Log, value: Dynamic| {
             log.0.log(level, &value.to_string());

@@ -22,7 +22,7 @@ use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage,
     MoreStringPackage, Package,
 };
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, Position, Scope, Shared};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, ImmutableString, Module, Position, Scope, Shared};
 use serde_json::{Map, Value};
 
 use crate::clock::Clock;
@@ -30,8 +30,10 @@ use crate::model::action::Script;
 use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
+use crate::model::json::MAX_DEPTH;
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
+use crate::model::secret::mask_text;
 use crate::outbound::Reply;
 use crate::script::expr::to_dynamic;
 use crate::tasks::Stop;
@@ -61,7 +63,7 @@ pub const MAX_MESSAGES: u32 = 20;
 pub const MAX_CALLS: u32 = 10_000;
 
 /// By how much the process may grow while one attempt runs; one that is not done by then is stopped.
-pub const MAX_GROWTH_BYTES: u64 = 256 << 20;
+pub const MAX_GROWTH_BYTES: u64 = 128 << 20;
 
 /// The longest line of an execution's log.
 pub const MAX_LOG_BYTES: usize = 2_000;
@@ -87,6 +89,8 @@ pub struct ScriptCall {
     pub pack: Arc<Pack>,
     /// How many of our own executions led here.
     pub depth: u32,
+    /// What must not be shown in its log and messages.
+    pub secrets: Vec<String>,
     /// Makes `context` in the script.
     pub context: Box<dyn Fn() -> Value + Send + Sync>,
     /// When the attempt must be over.
@@ -109,6 +113,24 @@ pub struct ScriptCall {
     ended: OnceLock<&'static str>,
 }
 
+/// The attempt that a script makes.
+pub struct ScriptAttempt {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// Its pack.
+    pub pack: Arc<Pack>,
+    /// How many of our own executions led here.
+    pub depth: u32,
+    /// What must not be shown in its log and messages.
+    pub secrets: Vec<String>,
+    /// Makes `context` in the script.
+    pub context: Box<dyn Fn() -> Value + Send + Sync>,
+    /// When it must be over.
+    pub deadline: DateTime<Utc>,
+    /// Given when it must stop.
+    pub stop: Stop,
+}
+
 /// What a script needs to run, besides what the host gives.
 pub struct Surroundings {
     /// The engine.
@@ -124,19 +146,13 @@ pub struct Surroundings {
 impl ScriptCall {
     /// A new attempt.
     #[must_use]
-    pub fn new(
-        surroundings: &Surroundings,
-        execution: ExecutionId,
-        pack: Arc<Pack>,
-        depth: u32,
-        context: Box<dyn Fn() -> Value + Send + Sync>,
-        deadline: DateTime<Utc>,
-        stop: Stop,
-    ) -> Self {
+    pub fn new(surroundings: &Surroundings, attempt: ScriptAttempt) -> Self {
+        let ScriptAttempt { execution, pack, depth, secrets, context, deadline, stop } = attempt;
         Self {
             execution,
             pack,
             depth,
+            secrets,
             context,
             deadline,
             stop,
@@ -177,10 +193,18 @@ impl ScriptCall {
         self.ended.get_or_init(|| token)
     }
 
+    /// Replaces what must not be shown; before anything is cut, or the beginning of a secret would stay.
+    fn masked(&self, text: &str) -> String {
+        let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
+        let mut text = text.to_string();
+        mask_text(&mut text, &secrets);
+        text
+    }
+
     fn log(&self, level: &str, text: &str) {
         let mut lines = self.log.lock().expect("no panic happens while the lock is held");
         if lines.len() < MAX_LOG_LINES {
-            let mut text = text.to_string();
+            let mut text = self.masked(text);
             if text.len() > MAX_LOG_BYTES {
                 let end = (0..=MAX_LOG_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
                 text.truncate(end);
@@ -228,7 +252,24 @@ fn thrown(fault: Failure) -> Box<EvalAltResult> {
 
 /// A value that a script returned, as JSON.
 fn from_dynamic(value: &Dynamic) -> Result<Value, Failure> {
-    rhai::serde::from_dynamic(value).map_err(|_| Failure::misuse(format!("a value of type {} has no JSON", value.type_name())))
+    if !is_shallow(value, MAX_DEPTH) {
+        return Err(Failure::misuse(format!("a value is nested deeper than {MAX_DEPTH} levels")));
+    }
+    rhai::serde::from_dynamic(value).map_err(|_| {
+        let name = value.type_name().rsplit("::").next().unwrap_or_default().to_lowercase();
+        Failure::misuse(format!("a value of type {name} has no JSON"))
+    })
+}
+
+/// Whether a value nests at most so deep.
+fn is_shallow(value: &Dynamic, levels: usize) -> bool {
+    if let Ok(items) = value.as_array_ref() {
+        return levels > 0 && items.iter().all(|item| is_shallow(item, levels - 1));
+    }
+    if let Ok(map) = value.as_map_ref() {
+        return levels > 0 && map.values().all(|item| is_shallow(item, levels - 1));
+    }
+    true
 }
 
 /// How a module comes into a script: its name, its object for one call, its functions.
@@ -252,6 +293,16 @@ static PACKAGES: LazyLock<Vec<Shared<Module>>> = LazyLock::new(|| {
     for module in MODULES {
         (module.register)(&mut functions);
     }
+    functions.set_native_fn("replace", |text: &mut ImmutableString, find: ImmutableString, by: ImmutableString| {
+        // The built-in one makes the whole text before anything looks at its size.
+        let found = text.matches(find.as_str()).count();
+        let grown = text.len() - found * find.len() + found * by.len();
+        if grown > MAX_STRING_BYTES {
+            return Err(Box::new(EvalAltResult::ErrorDataTooLarge("Length of string".into(), Position::NONE)));
+        }
+        *text = text.replace(find.as_str(), by.as_str()).into();
+        Ok(())
+    });
     functions.set_native_fn("to_string", |fault: &mut Failure| Ok(fault.message.clone()));
     functions.set_native_fn("to_debug", |fault: &mut Failure| Ok(fault.message.clone()));
     rhai::FuncRegistration::new_getter("message").set_into_module(&mut functions, |fault: &mut Failure| fault.message.clone());
@@ -353,7 +404,7 @@ pub fn run(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
 }
 
 /// How often the clock and the stop signal are looked at, in operations.
-const CHECK_EVERY: u64 = 256;
+const CHECK_EVERY: u64 = 8;
 
 /// How often memory is looked at.
 const MEMORY_EVERY: chrono::Duration = chrono::Duration::milliseconds(5);
@@ -484,6 +535,9 @@ fn fault(error: &EvalAltResult, script: &Script) -> Failure {
         EvalAltResult::ErrorDataTooLarge(what, _) => (Reason::BudgetExceeded, format!("too large: {what}"), false),
         EvalAltResult::ErrorRuntime(value, _) => match value.clone().try_cast::<Failure>() {
             Some(fault) => (fault.reason, fault.message, fault.retry),
+            None if value.is_unit() || value.clone().into_string().is_ok_and(|text| text.is_empty()) => {
+                (Reason::ActionFailed, "the script threw nothing; throw a text that says why".to_string(), true)
+            }
             None => (
                 Reason::ActionFailed,
                 from_dynamic(value).map_or_else(|_| value.to_string(), |json| crate::template::text::plain(&json)),
@@ -492,7 +546,8 @@ fn fault(error: &EvalAltResult, script: &Script) -> Failure {
         },
         other => {
             let text = other.to_string();
-            (Reason::ActionFailed, text.split(" (line ").next().unwrap_or(&text).to_string(), false)
+            let text = text.split(" (line ").next().unwrap_or(&text).replace("&str | ImmutableString | String", "string");
+            (Reason::ActionFailed, text, false)
         }
     };
     let mut message = format!("{}: {what}", script.file);

@@ -18,6 +18,7 @@ fn object(call: &Arc<ScriptCall>) -> Dynamic {
 }
 
 fn register(module: &mut Module) {
+    module.set_custom_type::<Time>("time");
     module.set_native_fn("now", |time: &mut Time| Ok(text(time.0.clock.now())));
     module.set_native_fn("now_us", |time: &mut Time| Ok(time.0.clock.now().timestamp_micros()));
     module.set_native_fn("add", |_: &mut Time, at: ImmutableString, seconds: i64| {

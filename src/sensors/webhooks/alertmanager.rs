@@ -6,14 +6,17 @@
 //!
 //! Source of the format: Alertmanager `template/template.go`, `notify/webhook`.
 
+use std::collections::BTreeMap;
+
 use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{Decoded, DecoderKind, Hook, Rejected, WebhookDecoder, text};
 use crate::model::event::{Dedup, NewEvent};
 use crate::model::hash::sha256_hex;
-use crate::model::json::{RawJson, type_name};
+use crate::model::json::{RawJson, check_depth, check_numbers, describe, type_name};
 
 /// The kind.
 pub const KIND: DecoderKind = DecoderKind {
@@ -34,10 +37,20 @@ struct Alertmanager;
 
 impl WebhookDecoder for Alertmanager {
     fn decode(&self, hook: &Hook<'_>, _: &HeaderMap, body: &[u8]) -> Result<Decoded, Rejected> {
-        let raw = RawJson::parse(text(body)?).map_err(|error| Rejected::whole(format!("the body is not JSON: {error}")))?;
-        let Value::Object(mut group) = raw.value().map_err(Rejected::whole)? else {
+        let not_json = |error: String| Rejected::whole(format!("the body is not JSON: {error}"));
+        let text = text(body)?;
+        check_depth(body).map_err(not_json)?;
+        let raw: Box<RawValue> = serde_json::from_str(text).map_err(|error| not_json(describe(&error)))?;
+        if !raw.get().starts_with('{') {
             return Err(Rejected::whole("the body must be a JSON object as Alertmanager posts it"));
-        };
+        }
+        // Each alert is read by itself: what no value can hold (1e999) is the fault of one alert, not of its neighbours.
+        let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(raw.get()).map_err(|error| not_json(describe(&error)))?;
+        let alerts = fields.remove("alerts").and_then(|alerts| serde_json::from_str::<Vec<Box<RawValue>>>(alerts.get()).ok());
+        let mut group = Map::new();
+        for (name, raw) in fields {
+            group.insert(name, RawJson::from_raw(raw).value().map_err(Rejected::whole)?);
+        }
         match group.get("version") {
             None | Some(Value::Null) => {}
             Some(Value::String(version)) if version == "4" => {}
@@ -45,25 +58,27 @@ impl WebhookDecoder for Alertmanager {
                 return Err(Rejected::whole(format!("version {other} of the payload is not known; `alertmanager` reads version \"4\"")));
             }
         }
-        let Some(Value::Array(alerts)) = group.remove("alerts") else {
+        let Some(alerts) = alerts else {
             return Err(Rejected::whole("`alerts` must be a list; is this posted by Alertmanager?"));
         };
         if alerts.len() > MAX_ALERTS {
             return Err(Rejected::whole(format!("the group holds {} alerts; at most {MAX_ALERTS} are taken at once", alerts.len())));
         }
         let truncated = group.get("truncatedAlerts").and_then(Value::as_u64).unwrap_or(0);
-        let events = alerts.into_iter().map(|alert| event(hook, &group, alert)).collect();
+        let events = alerts.into_iter().map(|alert| event(hook, &group, &alert)).collect();
         Ok(Decoded { events, truncated })
     }
 }
 
-fn event(hook: &Hook<'_>, group: &Map<String, Value>, alert: Value) -> NewEvent {
-    let (identity, rejected) = match identify(&alert) {
-        Ok(identity) => (Some(identity), None),
-        Err(fault) => (None, Some(fault)),
+fn event(hook: &Hook<'_>, group: &Map<String, Value>, raw: &RawValue) -> NewEvent {
+    let read = check_numbers(raw.get()).and_then(|()| serde_json::from_str::<Value>(raw.get()).map_err(|error| describe(&error)));
+    let (alert, fault) = match read {
+        Ok(alert) => (alert, None),
+        Err(fault) => (Value::from(raw.get()), Some(fault)),
     };
+    let identity = fault.map_or_else(|| identify(&alert), Err);
     let mut payload = match alert {
-        Value::Object(map) => map,
+        Value::Object(fields) => fields,
         other => Map::from_iter([("alert".to_string(), other)]),
     };
     for field in GROUP_FIELDS {
@@ -72,21 +87,23 @@ fn event(hook: &Hook<'_>, group: &Map<String, Value>, alert: Value) -> NewEvent 
         }
     }
     let group_key = group.get("groupKey").and_then(Value::as_str).unwrap_or_default();
-    let dedup = identity.as_ref().map(|identity| Dedup {
-        key: format!("{}:{group_key}:{}:{}:{}", hook.source(), identity.fingerprint, identity.starts_at, identity.status),
-        memory: hook.memory,
-        repeats: hook.repeats,
-        body: None,
-    });
-    NewEvent {
+    let event = NewEvent {
         trigger: hook.trigger.to_string(),
         payload: RawJson::of(&Value::Object(payload)),
-        key: identity.as_ref().map(|identity| identity.fingerprint.clone()),
-        dedup,
-        occurred_at: identity.and_then(|identity| identity.occurred_at),
+        key: None,
+        dedup: None,
+        occurred_at: None,
         source: hook.source(),
         cause: None,
-        rejected,
+        rejected: None,
+    };
+    match identity {
+        Err(fault) => NewEvent { rejected: Some(fault), ..event },
+        Ok(Identity { fingerprint, status, starts_at, occurred_at }) => {
+            let key = format!("{}:{group_key}:{fingerprint}:{starts_at}:{status}", hook.source());
+            let dedup = Dedup { key, memory: hook.memory, repeats: hook.repeats, body: None };
+            NewEvent { key: Some(fingerprint), dedup: Some(dedup), occurred_at, ..event }
+        }
     }
 }
 

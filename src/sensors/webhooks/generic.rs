@@ -27,7 +27,7 @@ struct Generic;
 impl WebhookDecoder for Generic {
     fn decode(&self, hook: &Hook<'_>, headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Rejected> {
         let text = text(body)?;
-        json::check_depth(body).map_err(Rejected::whole)?;
+        json::check_depth(body).and_then(|()| json::check_numbers(text)).map_err(Rejected::whole)?;
         let idempotency_key = header(headers, "idempotency-key")?;
         let key = header(headers, "signalman-key")?;
         let source = hook.source();
@@ -36,7 +36,8 @@ impl WebhookDecoder for Generic {
             trigger: hook.trigger.to_string(),
             dedup: idempotency_key.as_ref().map(|given| Dedup {
                 // The index stands before the sender's key, so that no key can be made to look like an element of another.
-                key: format!("{source}:{}:{given}", index.map(|index| index.to_string()).unwrap_or_default()),
+                // The first one stands for the request: an object where an array was is another body.
+                key: format!("{source}:{}:{given}", index.unwrap_or_default()),
                 memory: hook.memory,
                 repeats: false,
                 // Of the whole body: an array with one more element is another body.
@@ -107,7 +108,7 @@ mod tests {
     fn an_object_and_an_array() {
         let one = decode(b" {\"a\": 1} ", &[("idempotency-key", "k"), ("signalman-key", "host-1")]).unwrap().events.remove(0);
         assert_eq!((one.payload.text(), one.key.as_deref()), ("{\"a\": 1}", Some("host-1")));
-        assert_eq!(one.dedup.unwrap().key, "webhook/generic::k");
+        assert_eq!(one.dedup.unwrap().key, "webhook/generic:0:k");
         let many = decode(b"[{\"a\":1},{\"a\":2}]", &[("idempotency-key", "k")]).unwrap().events;
         assert_eq!(many[1].dedup.as_ref().unwrap().key, "webhook/generic:1:k");
     }
