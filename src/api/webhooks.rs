@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
 
 use super::problem::Problem;
 use super::{ApiState, Peer};
 use crate::engine::ingest::{self, Taken};
+use crate::model::event::Accepted;
 use crate::model::sensor::{SensorDefinition, SensorKind};
 
 /// How long a body may take to arrive.
@@ -57,10 +59,19 @@ pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
     }
 }
 
+/// The answer to a sender.
+#[derive(Serialize)]
+struct Answer<'t> {
+    events: &'t [Accepted],
+    #[serde(skip_serializing_if = "is_zero")]
+    truncated: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn accepted(taken: &Taken) -> Response<Body> {
-    let mut answer = serde_json::json!({"events": taken.events});
-    if taken.truncated > 0 {
-        answer["truncated"] = taken.truncated.into();
-    }
-    (StatusCode::ACCEPTED, [(CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+    (StatusCode::ACCEPTED, Json(Answer { events: &taken.events, truncated: taken.truncated })).into_response()
 }

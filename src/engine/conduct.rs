@@ -68,11 +68,39 @@ pub struct RunnerTable {
 struct Lane {
     waiting: VecDeque<ExecutionId>,
     running: usize,
+    /// How long its attempts take lately, in milliseconds.
+    pace_ms: Option<f64>,
+}
+
+/// Attempts of this length or less are started ahead, so that the next ones are there when a place becomes free: a start must be
+/// durable first, and a commit takes longer than a short script. What a crash finds started and not begun is so much work at most.
+const AHEAD_MS: f64 = 20.0;
+
+/// How many times the places of a runner may be started ahead at most.
+const AHEAD_AT_MOST: f64 = 8.0;
+
+impl Lane {
+    /// How many attempts one place of the runner is worth.
+    fn ahead(&self) -> f64 {
+        self.pace_ms.map_or(1.0, |pace| (AHEAD_MS / pace.max(0.001)).clamp(1.0, AHEAD_AT_MOST))
+    }
+
+    /// The places that are taken, if so many attempts run.
+    fn places(&self, running: usize) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "a small number")]
+        let running = running as f64;
+        running / self.ahead()
+    }
+
+    fn ended_after(&mut self, took_ms: f64) {
+        self.running -= 1;
+        self.pace_ms = Some(self.pace_ms.map_or(took_ms, |pace| pace * 0.9 + took_ms * 0.1));
+    }
 }
 
 /// An execution that has not ended.
 struct Open {
-    execution: Execution,
+    execution: Arc<Execution>,
     stop: Option<Stop>,
     lane: (&'static str, String),
 }
@@ -121,7 +149,7 @@ pub async fn run(
         stop: stop.clone(),
     };
     for execution in recovered {
-        conductor.admit(execution);
+        conductor.admit(Arc::new(execution));
     }
     let mut ready = Vec::with_capacity(COMMANDS_TOGETHER);
     loop {
@@ -161,7 +189,7 @@ impl Conductor {
     }
 
     /// Takes an execution into the books: it waits for its turn or for its time.
-    fn admit(&mut self, execution: Execution) {
+    fn admit(&mut self, execution: Arc<Execution>) {
         let id = execution.id;
         let catalog = self.engine.catalog.get();
         // A kind that has gone with its action fails when its turn comes; any lane will do.
@@ -180,7 +208,7 @@ impl Conductor {
             match command {
                 Command::Requested(executions) => {
                     for execution in executions {
-                        self.admit(Arc::unwrap_or_clone(execution));
+                        self.admit(execution);
                     }
                 }
                 Command::Ended { id, outcome } => self.end(id, outcome, effects),
@@ -196,11 +224,11 @@ impl Conductor {
         let at = self.engine.clock.now();
         let open = self.open.get_mut(&id)?;
         if open.execution.state.status == Status::Canceling {
-            return Some(open.execution.clone());
+            return Some(Execution::clone(&open.execution));
         }
-        open.execution.change(Change::Cancel { at, by }).ok()?;
+        Arc::make_mut(&mut open.execution).change(Change::Cancel { at, by }).ok()?;
         effects.stops.extend(open.stop.clone());
-        let after = open.execution.clone();
+        let after = Execution::clone(&open.execution);
         self.record(id, effects);
         Some(after)
     }
@@ -212,7 +240,9 @@ impl Conductor {
         let Some(open) = self.open.get_mut(&id) else { return };
         open.stop = None;
         if let Some(lane) = self.lanes.get_mut(&open.lane) {
-            lane.running -= 1;
+            let took = open.execution.state.started_at.map_or(0, |started| (now - started).num_microseconds().unwrap_or(i64::MAX));
+            #[allow(clippy::cast_precision_loss, reason = "microseconds of an attempt fit a double")]
+            lane.ended_after(took as f64 / 1_000.0);
         }
         let canceling = open.execution.state.status == Status::Canceling;
         let action = catalog.actions.get(&open.execution.request.action);
@@ -228,7 +258,7 @@ impl Conductor {
                 None => Change::Fail { at: now, reason: error.reason, error: error.message, log: error.log },
             },
         };
-        open.execution.change(change).expect("a running execution can end, be delayed or be canceled");
+        Arc::make_mut(&mut open.execution).change(change).expect("a running execution can end, be delayed or be canceled");
         self.record(id, effects);
     }
 
@@ -260,30 +290,34 @@ impl Conductor {
 
     /// Starts what has a place, one of each lane in turn.
     fn start_next(&mut self, effects: &mut Effects) {
-        let mut running: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let mut taken: BTreeMap<&'static str, f64> = BTreeMap::new();
         for ((runner, _), lane) in &self.lanes {
-            *running.entry(runner).or_default() += lane.running;
+            *taken.entry(runner).or_default() += lane.places(lane.running);
         }
         let lanes: Vec<(&'static str, String)> =
             self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
         let mut started = true;
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
             for key in &lanes {
-                let places = self.table.runners.get(key.0).map_or(usize::MAX, |(_, places)| *places);
-                let lane = self.lanes.get_mut(key).expect("lanes are removed only below");
-                let all = running.entry(key.0).or_default();
-                if *all >= places || lane.running >= places_of_one_pack(places) {
+                #[allow(clippy::cast_precision_loss, reason = "a small number")]
+                let (all, own) = self.table.runners.get(key.0).map_or((f64::MAX, f64::MAX), |(_, places)| {
+                    (*places as f64, places_of_one_pack(*places) as f64)
+                });
+                let taken = taken.entry(key.0).or_default();
+                let lane = self.lanes.get_mut(key).expect("lanes are never removed");
+                let more = lane.places(lane.running + 1);
+                let grown = *taken + more - lane.places(lane.running);
+                if grown > all + ROUNDING || more > own + ROUNDING {
                     continue;
                 }
                 let Some(id) = lane.waiting.pop_front() else { continue };
                 started = true;
                 if self.start(id, effects) {
-                    *all += 1;
-                    self.lanes.get_mut(key).expect("lanes are removed only below").running += 1;
+                    *taken = grown;
+                    self.lanes.get_mut(key).expect("lanes are never removed").running += 1;
                 }
             }
         }
-        self.lanes.retain(|_, lane| lane.running > 0 || !lane.waiting.is_empty());
     }
 
     /// Marks one as running, or as failed if it cannot; answers whether it runs.
@@ -302,17 +336,17 @@ impl Conductor {
             let known = catalog.actions.contains_key(name);
             let error = if known { format!("action `{name}` is not enabled") } else { catalog.no_action(name) };
             let change = Change::Fail { at: now, reason: Reason::UnknownAction, error, log: Vec::new() };
-            open.execution.change(change).expect("an execution that waits can fail");
+            Arc::make_mut(&mut open.execution).change(change).expect("an execution that waits can fail");
             self.record(id, effects);
             return false;
         };
-        open.execution
+        Arc::make_mut(&mut open.execution)
             .change(Change::Start { at: now, action_revision: action.revision.clone() })
             .expect("an execution that waits can start");
         let stop = self.stop.child();
         open.stop = Some(stop.clone());
         let deadline = now + chrono::Duration::from_std(action.timeout).unwrap_or(chrono::Duration::days(1));
-        let call = ActionCall { execution: Arc::new(open.execution.clone()), action: Arc::clone(action), pack: Arc::clone(pack) };
+        let call = ActionCall { execution: Arc::clone(&open.execution), action: Arc::clone(action), pack: Arc::clone(pack) };
         effects.starts.push((call, RunContext { deadline, stop }, kind));
         self.record(id, effects);
         true
@@ -326,7 +360,7 @@ impl Conductor {
             let Some(sequence) = self.commit(&batch).await else { return false };
             let mut seen = HashSet::new();
             changed.retain(|id| seen.insert(*id)); // one may change twice in a round
-            let items = changed.iter().filter_map(|id| self.open.get(id)).map(|open| Item::Execution(Arc::new(open.execution.clone())));
+            let items = changed.iter().filter_map(|id| self.open.get(id)).map(|open| Item::Execution(Arc::clone(&open.execution)));
             self.engine.stream.publish(sequence, items.collect());
         }
         for id in changed {
@@ -392,6 +426,9 @@ impl Conductor {
         });
     }
 }
+
+/// Shares of places are added up as floating-point numbers.
+const ROUNDING: f64 = 1e-6;
 
 /// A quarter of a runner's places, at least one, is kept for other packs.
 fn places_of_one_pack(places: usize) -> usize {

@@ -60,6 +60,15 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
             () = stop.stopped() => break,
         }
         if in_flight.is_none() && !prepared.evaluated.is_empty() {
+            // Connections that are ready to hand in something get their turn first: larger commits, without waiting for anybody.
+            tokio::task::yield_now().await;
+            let room = DELIVERIES_TOGETHER - prepared.evaluated.len().min(DELIVERIES_TOGETHER);
+            while ready.len() < room
+                && let Ok(delivery) = deliveries.try_recv()
+            {
+                ready.push(delivery);
+            }
+            evaluate(&engine, std::mem::take(&mut ready), &mut prepared, None).await;
             in_flight = Some(InFlight::start(&engine, std::mem::take(&mut prepared)));
         }
     }

@@ -9,8 +9,8 @@ use crate::model::event::StoredEvent;
 use crate::model::execution::Execution;
 use crate::model::message::Message;
 
-/// How many commits are kept for watchers that come back.
-pub const KEPT_COMMITS: usize = 1_024;
+/// How many changes are kept for watchers that come back.
+pub const KEPT_ITEMS: usize = 4_096;
 
 /// Commits of different parts of the engine are handed out up to so much out of order; a watcher that comes back gets these again.
 const OUT_OF_ORDER: u64 = 64;
@@ -47,6 +47,7 @@ pub struct Stream {
 /// The last commits, and since which one they are complete.
 struct Kept {
     commits: VecDeque<Commit>,
+    items: usize,
     complete_since: u64,
 }
 
@@ -61,7 +62,7 @@ pub struct Watch {
 impl Stream {
     /// Nothing kept yet: whoever has seen the commit numbered `since` has missed nothing.
     pub(super) fn new(since: u64) -> Self {
-        let kept = Kept { commits: VecDeque::with_capacity(KEPT_COMMITS), complete_since: since };
+        let kept = Kept { commits: VecDeque::new(), items: 0, complete_since: since };
         Self { sender: broadcast::channel(LAG).0, kept: Mutex::new(kept) }
     }
 
@@ -72,11 +73,14 @@ impl Stream {
         }
         let commit = Commit { sequence, items: Arc::new(items) };
         let mut kept = self.kept.lock().expect("no panic happens while the lock is held");
-        if kept.commits.len() == KEPT_COMMITS {
-            let dropped = kept.commits.pop_front().map_or(0, |commit| commit.sequence);
-            kept.complete_since = kept.complete_since.max(dropped);
-        }
+        kept.items += commit.items.len();
         kept.commits.push_back(commit.clone());
+        while kept.items > KEPT_ITEMS
+            && let Some(oldest) = kept.commits.pop_front()
+        {
+            kept.items -= oldest.items.len();
+            kept.complete_since = kept.complete_since.max(oldest.sequence);
+        }
         let _ = self.sender.send(commit); // nobody watches: nothing to tell
     }
 

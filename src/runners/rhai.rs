@@ -36,7 +36,7 @@ struct Job {
     reply: oneshot::Sender<ScriptEnd>,
 }
 
-/// Jobs that wait for a thread. The engine starts no more attempts than there are threads, so this stays short.
+/// Jobs that wait for a thread. The engine bounds how many attempts are started, so this stays short.
 #[derive(Default)]
 struct Queue {
     waiting: Mutex<Waiting>,
@@ -46,13 +46,20 @@ struct Queue {
 #[derive(Default)]
 struct Waiting {
     jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
     closed: bool,
 }
 
 impl Queue {
-    fn push(&self, job: Job) {
-        self.waiting.lock().expect("no panic happens while the lock is held").jobs.push_back(job);
+    /// Adds a job; answers whether one more thread is wanted for it.
+    fn push(&self, job: Job, most_threads: usize) -> bool {
+        let mut waiting = self.waiting.lock().expect("no panic happens while the lock is held");
+        waiting.jobs.push_back(job);
+        let wanted = waiting.jobs.len() > waiting.idle && waiting.threads < most_threads;
+        waiting.threads += usize::from(wanted);
         self.arrived.notify_one();
+        wanted
     }
 
     /// The next job; nothing once the runner is gone.
@@ -65,18 +72,48 @@ impl Queue {
             if waiting.closed {
                 return None;
             }
+            waiting.idle += 1;
             waiting = self.arrived.wait(waiting).expect("no panic happens while the lock is held");
+            waiting.idle -= 1;
         }
     }
 
+    /// Notes that a wanted thread did not start; answers whether there are others.
+    fn missed(&self) -> bool {
+        let mut waiting = self.waiting.lock().expect("no panic happens while the lock is held");
+        waiting.threads -= 1;
+        waiting.threads > 0
+    }
+
     fn close(&self) {
-        self.waiting.lock().expect("no panic happens while the lock is held").closed = true;
+        let mut waiting = self.waiting.lock().expect("no panic happens while the lock is held");
+        waiting.closed = true;
+        waiting.jobs.clear();
         self.arrived.notify_all();
     }
 }
 
 struct RhaiRunner {
     queue: Arc<Queue>,
+    cache: Arc<ScriptCache>,
+    surroundings: Arc<Surroundings>,
+    most_threads: usize,
+}
+
+impl RhaiRunner {
+    /// Gives a job to a thread; threads are started as they are needed, and stay.
+    fn give(&self, job: Job) -> std::io::Result<()> {
+        if !self.queue.push(job, self.most_threads) {
+            return Ok(());
+        }
+        let (queue, cache, surroundings) = (Arc::clone(&self.queue), Arc::clone(&self.cache), Arc::clone(&self.surroundings));
+        let started = tasks::spawn_thread("script", STACK_BYTES, move || work(&queue, &cache, &surroundings));
+        match started {
+            // Another thread takes the job when it is done with its own.
+            Err(error) if !self.queue.missed() => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Drop for RhaiRunner {
@@ -94,13 +131,12 @@ fn check(action: &Action) -> Vec<(String, usize, usize)> {
 }
 
 fn build(surroundings: &Arc<Surroundings>, limits: Limits) -> std::io::Result<Arc<dyn ActionRunner>> {
-    let runner = RhaiRunner { queue: Arc::new(Queue::default()) };
-    let cache = Arc::new(ScriptCache::default());
-    for number in 0..limits.script_threads {
-        let (queue, cache, surroundings) = (Arc::clone(&runner.queue), Arc::clone(&cache), Arc::clone(surroundings));
-        tasks::spawn_thread(&format!("script-{number}"), STACK_BYTES, move || work(&queue, &cache, &surroundings))?;
-    }
-    Ok(Arc::new(runner))
+    Ok(Arc::new(RhaiRunner {
+        queue: Arc::new(Queue::default()),
+        cache: Arc::new(ScriptCache::default()),
+        surroundings: Arc::clone(surroundings),
+        most_threads: limits.script_threads,
+    }))
 }
 
 fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
@@ -134,7 +170,7 @@ impl ActionRunner for RhaiRunner {
             retry: false,
             log: Vec::new(),
         };
-        self.queue.push(Job { call, cx, reply });
+        self.give(Job { call, cx, reply }).map_err(|_| gone())?;
         let ScriptEnd { outcome, log } = end.await.map_err(|_| gone())?;
         match outcome {
             Ok(result) => Ok(Output { result, log }),

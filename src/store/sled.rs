@@ -32,7 +32,7 @@ impl SledSpace {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(path)
             .map_err(|error| StoreError::Unavailable(format!("cannot make the folder `{}`: {error}", path.display())))?;
-        let config = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let config = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(::sled::Mode::HighThroughput).flush_every_ms(None);
         // sled panics on some kinds of damage instead of returning an error.
         let opened = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| damaged(path, "sled panicked while reading it"))?;
         let db = opened.map_err(|error| match error {
