@@ -47,17 +47,20 @@ impl Problem {
     }
 
     /// The method is not one that the address has.
+    #[must_use]
     pub fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "this address exists, but not with this method")
     }
 
     /// The body is too large.
+    #[must_use]
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("the body is larger than {limit} bytes; the site's `limits.body` sets this");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", detail)
     }
 
     /// The body did not arrive in time.
+    #[must_use]
     pub fn too_slow() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time", "send the whole body without long pauses")
     }

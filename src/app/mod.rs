@@ -128,7 +128,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
         http: outbound::client()?,
         runtime: tokio::runtime::Handle::current(),
     });
-    let table = runner_table(&surroundings, &config)?;
+    let table = runner_table(&surroundings, &config);
     let (outbox, postmen) = Outbox::new(chat_adapters(&config));
     let metrics = Arc::new(Metrics::new());
     let catalog = Catalog::of(site, ruleset);
@@ -222,16 +222,15 @@ async fn end_tasks(stop: Stop, tasks: Arc<Tasks>) {
     tasks.join().await;
 }
 
-fn runner_table(surroundings: &Arc<Surroundings>, config: &SiteConfig) -> Result<RunnerTable, StartError> {
+fn runner_table(surroundings: &Arc<Surroundings>, config: &SiteConfig) -> RunnerTable {
     let limits = Limits { script_threads: config.limits.script_threads };
     let mut runners = BTreeMap::new();
     for kind in runners::KINDS {
-        let runner =
-            (kind.build)(surroundings, limits).map_err(|source| StartError::System { what: "cannot start the runners", source })?;
+        let runner = (kind.build)(surroundings, limits);
         let places = if kind.needs_script { limits.script_threads } else { ATTEMPTS_AT_ONCE };
         runners.insert(kind.name, (runner, places));
     }
-    Ok(RunnerTable { runners })
+    RunnerTable { runners }
 }
 
 fn chat_adapters(config: &SiteConfig) -> BTreeMap<String, Arc<dyn ChatAdapter>> {

@@ -9,7 +9,7 @@ pub fn outcome(execution: &Execution) -> String {
     let (request, state) = (&execution.request, &execution.state);
     let by = match &request.requested_by {
         Principal::Rule(rule) => format!(" (rule `{rule}`)"),
-        other => format!(" (asked for by {})", other.describe()),
+        token @ Principal::Token(_) => format!(" (asked for by {})", token.describe()),
     };
     let id = execution.id.short();
     let action = &request.action;

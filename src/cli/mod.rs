@@ -63,7 +63,7 @@ impl Failure {
     }
 }
 
-/// Event-driven ChatOps automation: sensors watch, rules decide, packs act.
+/// Event-driven `ChatOps` automation: sensors watch, rules decide, packs act.
 ///
 /// Start with `signalman serve` in a site's folder; this repository is one. Then, in a second terminal, `signalman chat --follow`.
 #[derive(Debug, Parser)]
@@ -81,7 +81,7 @@ pub struct Common {
     /// The site's folder: signalman.yaml, packs/, rules/
     #[arg(long, global = true, default_value = ".", value_name = "FOLDER")]
     pub site: PathBuf,
-    /// The server to talk to; by default the one of the site. The token is read from SIGNALMAN_TOKEN, else from the site's data/admin.token
+    /// The server to talk to; by default the one of the site. The token is read from `SIGNALMAN_TOKEN`, else from the site's data/admin.token
     #[arg(long, global = true, value_name = "URL")]
     pub server: Option<String>,
     /// How to print the answer
@@ -148,7 +148,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Execution(command) => execution::run(common, command, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
         Command::Bench(arguments) => bench::run(common, &arguments, environment),
-        Command::Reference(arguments) => reference::run(&arguments),
+        Command::Reference(arguments) => Ok(reference::run(&arguments)),
     };
     match outcome {
         Ok(answer) => answer.into(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Answer, Failure, definition, print_line};
+use super::{Answer, definition, print_line};
 use crate::model::reason;
 
 #[derive(Debug, clap::Args)]
@@ -12,10 +12,10 @@ pub(super) struct Arguments {
     page: String,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<Answer, Failure> {
+pub(super) fn run(arguments: &Arguments) -> Answer {
     let page = if arguments.page == "cli" { cli() } else { reason::reference() };
     print_line(page.trim_end());
-    Ok(Answer::Yes)
+    Answer::Yes
 }
 
 /// Every command with its help.

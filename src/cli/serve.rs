@@ -58,7 +58,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
         tracing::info!("stopping: actions that run may end");
         tokio::select! {
             () = app.stop() => tracing::info!("stopped"),
-            _ = async { tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} } } => tracing::warn!("stopped at once; the next start settles what ran"),
+            () = async { tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} } } => tracing::warn!("stopped at once; the next start settles what ran"),
         }
         Ok(Answer::Yes)
     })

@@ -300,9 +300,11 @@ impl Conductor {
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
             for key in &lanes {
                 #[allow(clippy::cast_precision_loss, reason = "a small number")]
-                let (all, own) = self.table.runners.get(key.0).map_or((f64::MAX, f64::MAX), |(_, places)| {
-                    (*places as f64, places_of_one_pack(*places) as f64)
-                });
+                let (all, own) = self
+                    .table
+                    .runners
+                    .get(key.0)
+                    .map_or((f64::MAX, f64::MAX), |(_, places)| (*places as f64, places_of_one_pack(*places) as f64));
                 let taken = taken.entry(key.0).or_default();
                 let lane = self.lanes.get_mut(key).expect("lanes are never removed");
                 let more = lane.places(lane.running + 1);

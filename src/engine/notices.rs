@@ -25,9 +25,8 @@ pub fn of(catalog: &Catalog, execution: &Execution, now: DateTime<Utc>) -> Optio
         Some(notify) if notify.on.contains(&outcome) => notify.channel.as_str(),
         // Whatever was left undone by a crash is told to somebody, even if the rule wants to hear of successes only.
         _ if execution.state.status == Status::Abandoned => OPS,
-        Some(_) => return None,
         None if outcome == Outcome::Failed && matches!(execution.request.requested_by, Principal::Rule(_)) => OPS,
-        None => return None,
+        Some(_) | None => return None,
     };
     let Some(destination) = catalog.channels.get(channel) else {
         tracing::error!(execution = %execution.id, channel, "an outcome cannot be told: the site has no such channel");

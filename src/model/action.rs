@@ -246,7 +246,11 @@ pub fn cast(parameter: &Parameter, value: &Value) -> Result<Value, String> {
     }
     let wrong = || format!("parameter `{name}` must be of type {}, not {} {shown}", kind.name(), type_name(value));
     let cast = match (kind, value) {
-        (ParameterType::String, Value::String(_)) | (ParameterType::Boolean, Value::Bool(_)) => value.clone(),
+        (ParameterType::String, Value::String(_))
+        | (ParameterType::Boolean, Value::Bool(_))
+        | (ParameterType::Number, Value::Number(_))
+        | (ParameterType::Array, Value::Array(_))
+        | (ParameterType::Object, Value::Object(_)) => value.clone(),
         (ParameterType::String, Value::Number(_)) => {
             return Err(format!("parameter `{name}` must be of type string, but {shown} is a number; quote it: \"{shown}\""));
         }
@@ -257,7 +261,6 @@ pub fn cast(parameter: &Parameter, value: &Value) -> Result<Value, String> {
             let number = text.strip_prefix('+').unwrap_or(text).parse::<i64>().ok().filter(|_| plain);
             number.map(Value::from).ok_or_else(wrong)?
         }
-        (ParameterType::Number, Value::Number(_)) => value.clone(),
         (ParameterType::Number, Value::String(text)) => {
             let decimal = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
             let number = text.parse::<f64>().ok().filter(|n| decimal && n.is_finite());
@@ -265,7 +268,6 @@ pub fn cast(parameter: &Parameter, value: &Value) -> Result<Value, String> {
         }
         (ParameterType::Boolean, Value::String(text)) if text == "true" => Value::Bool(true),
         (ParameterType::Boolean, Value::String(text)) if text == "false" => Value::Bool(false),
-        (ParameterType::Array, Value::Array(_)) | (ParameterType::Object, Value::Object(_)) => value.clone(),
         (ParameterType::Array | ParameterType::Object, Value::String(text)) => {
             let parsed: Value = serde_json::from_str(text).map_err(|_| wrong())?;
             if type_name(&parsed) != kind.name() {

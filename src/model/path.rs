@@ -1,7 +1,7 @@
-//! Keys of criteria: the part of JSONPath that rules use.
+//! Keys of criteria: the part of `JSONPath` that rules use.
 //!
 //! `trigger.labels.app`, `trigger.headers['X-Y']`, `trigger.list[0].a`, `trigger.list[*].a`. Only the first match
-//! counts, as in StackStorm. Text from the first `#` on is dropped, so that one field can be tested twice.
+//! counts, as in `StackStorm`. Text from the first `#` on is dropped, so that one field can be tested twice.
 
 use serde_json::Value;
 

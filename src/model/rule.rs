@@ -110,7 +110,7 @@ pub enum Outcome {
 
 macro_rules! operators {
     ($($name:ident: $canonical:literal $(| $alias:literal)*, $meaning:literal;)*) => {
-        /// How a value is compared. Names and meaning are StackStorm's (`st2common/operators.py`).
+        /// How a value is compared. Names and meaning are those of `StackStorm` (`st2common/operators.py`).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]
         pub enum Operator { $(#[doc = $meaning] $name,)* }

@@ -41,7 +41,7 @@ pub(super) fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, fi
     fields.not_yet("notify");
     let entry_point = fields.text("entry_point");
     let script = match runner {
-        Some(kind) if kind.needs_script => script(&mut fields, entry_point, root, file),
+        Some(kind) if kind.needs_script => script(&mut fields, entry_point.as_deref(), root, file),
         Some(_) if entry_point.is_some() => {
             fields.fault_here("this runner has no `entry_point`");
             None
@@ -85,8 +85,8 @@ fn check(kind: &RunnerKind, action: &Action, source: &SourceFile, faults: &mut F
     }
 }
 
-fn script(fields: &mut Fields<'_, '_>, entry_point: Option<String>, root: &Path, file: &Path) -> Option<Script> {
-    let path = match &entry_point {
+fn script(fields: &mut Fields<'_, '_>, entry_point: Option<&str>, root: &Path, file: &Path) -> Option<Script> {
+    let path = match entry_point {
         Some(name) => file.with_file_name(name),
         None => file.with_extension("rhai"),
     };

@@ -82,9 +82,10 @@ impl CompiledRule {
                 }
             }
         }
-        let guard = rule.when.as_ref().and_then(|when| match sole_expression(&when.value) {
-            Some(source) => Expression::compile(source, NAMES).map_err(|error| note(Part::When, error.to_string())).ok(),
-            None => {
+        let guard = rule.when.as_ref().and_then(|when| {
+            if let Some(source) = sole_expression(&when.value) {
+                Expression::compile(source, NAMES).map_err(|error| note(Part::When, error.to_string())).ok()
+            } else {
                 note(Part::When, "`when` must be one expression: <% … %>".into());
                 None
             }

@@ -186,7 +186,7 @@ impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for KeyOf<'_> {
+impl Visitor<'_> for KeyOf<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

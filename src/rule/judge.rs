@@ -32,7 +32,7 @@ pub struct Match {
     /// Its verdict; the execution is filled in by whoever requests it.
     pub verdict: StoredVerdict,
     /// The parameters of the action, or why they could not be made.
-    pub parameters: Result<Map<String, Value>, String>,
+    pub parameters: Rendered,
 }
 
 /// What guards and templates see of an event; made only when the first of them needs it.
@@ -92,11 +92,14 @@ pub fn judge(book: &RuleBook, event: &Event) -> Result<Judgement, String> {
     Ok(judgement)
 }
 
+/// The parameters of an action, or why they could not be made.
+pub type Rendered = Result<Map<String, Value>, String>;
+
 /// Explains what one rule says about an event, with the value that every criterion saw; and the parameters if it matches.
 ///
 /// # Errors
 /// When the payload cannot be read.
-pub fn explain(rule: &Arc<CompiledRule>, event: &Event) -> Result<(Verdict, Option<Result<Map<String, Value>, String>>), String> {
+pub fn explain(rule: &Arc<CompiledRule>, event: &Event) -> Result<(Verdict, Option<Rendered>), String> {
     let verdict = |matched, reason, criteria, detail| Verdict {
         rule: rule.rule.reference.clone(),
         revision: rule.revision.clone(),

@@ -1,4 +1,4 @@
-//! The operators of criteria, with the meaning they have in StackStorm (`st2common/operators.py`): comparisons are
+//! The operators of criteria, with the meaning they have in `StackStorm` (`st2common/operators.py`): comparisons are
 //! type-strict, a value of the wrong type is a failure and not merely a non-match.
 
 use std::cmp::Ordering;
@@ -95,12 +95,11 @@ fn numbers(a: &Value, b: &Value) -> Option<Ordering> {
         Value::Bool(flag) => Some(i128::from(*flag)),
         value => value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)),
     };
-    match (whole(a), whole(b)) {
-        (Some(a), Some(b)) => Some(a.cmp(&b)),
-        _ => {
-            let float = |value: &Value| value.as_f64().or_else(|| value.as_bool().map(|flag| f64::from(u8::from(flag))));
-            float(a)?.partial_cmp(&float(b)?)
-        }
+    if let (Some(a), Some(b)) = (whole(a), whole(b)) {
+        Some(a.cmp(&b))
+    } else {
+        let float = |value: &Value| value.as_f64().or_else(|| value.as_bool().map(|flag| f64::from(u8::from(flag))));
+        float(a)?.partial_cmp(&float(b)?)
     }
 }
 
@@ -109,6 +108,7 @@ fn last_line(text: &str) -> &str {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "cases read better so")]
 mod tests {
     use super::*;
     use serde_json::json;

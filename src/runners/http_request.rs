@@ -23,7 +23,7 @@ pub const KIND: RunnerKind = RunnerKind {
     needs_script: false,
     parameters,
     check: |_: &Action| Vec::new(),
-    build: |surroundings, _| Ok(Arc::new(HttpRequest(Arc::clone(surroundings)))),
+    build: |surroundings, _| Arc::new(HttpRequest(Arc::clone(surroundings))),
 };
 
 struct HttpRequest(Arc<Surroundings>);

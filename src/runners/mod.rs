@@ -113,7 +113,7 @@ pub struct RunnerKind {
     /// Checks an action when it is loaded; each fault with its line and column in the script, or zero.
     pub check: fn(&Action) -> Vec<(String, usize, usize)>,
     /// Makes the runner.
-    pub build: fn(&Arc<Surroundings>, Limits) -> std::io::Result<Arc<dyn ActionRunner>>,
+    pub build: fn(&Arc<Surroundings>, Limits) -> Arc<dyn ActionRunner>,
 }
 
 /// How much may run at once.

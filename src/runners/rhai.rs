@@ -130,13 +130,13 @@ fn check(action: &Action) -> Vec<(String, usize, usize)> {
     }
 }
 
-fn build(surroundings: &Arc<Surroundings>, limits: Limits) -> std::io::Result<Arc<dyn ActionRunner>> {
-    Ok(Arc::new(RhaiRunner {
+fn build(surroundings: &Arc<Surroundings>, limits: Limits) -> Arc<dyn ActionRunner> {
+    Arc::new(RhaiRunner {
         queue: Arc::new(Queue::default()),
         cache: Arc::new(ScriptCache::default()),
         surroundings: Arc::clone(surroundings),
         most_threads: limits.script_threads,
-    }))
+    })
 }
 
 fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {

@@ -132,7 +132,6 @@ fn failure(error: &EvalAltResult) -> ExpressionError {
 }
 
 /// A JSON value as Rhai sees it. Whole numbers beyond 64 bits become floating-point.
-#[must_use]
 pub fn to_dynamic(value: &Value) -> Dynamic {
     rhai::serde::to_dynamic(value).unwrap_or(Dynamic::UNIT)
 }

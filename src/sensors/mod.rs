@@ -52,6 +52,9 @@ impl SensorContext {
 #[error("{0}")]
 pub struct SensorError(pub String);
 
+/// Makes a sensor from its settings, or says what is wrong with them.
+pub type SensorBuilder = fn(&Map<String, Value>) -> Result<Box<dyn Sensor>, String>;
+
 /// A kind of sensor.
 pub struct SensorKind {
     /// The name in `kind`.
@@ -61,7 +64,7 @@ pub struct SensorKind {
     /// Settings that a test builds it with.
     pub example: &'static str,
     /// Makes it from checked settings.
-    pub build: fn(&Map<String, Value>) -> Result<Box<dyn Sensor>, String>,
+    pub build: SensorBuilder,
 }
 
 /// Every kind of sensor that runs by itself.

@@ -295,8 +295,9 @@ fn key_name(pack: &str, name: &str) -> Vec<u8> {
 
 fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
     let (mut operations, mut expectations) = (Vec::new(), Vec::new());
-    let mut put =
-        |kind, rest: &[u8], version, value| operations.push(Operation::Put(record::key(kind, rest), record_bytes(kind, version, value)));
+    let mut put = |kind, rest: &[u8], version, value: Vec<u8>| {
+        operations.push(Operation::Put(record::key(kind, rest), record_bytes(kind, version, &value)))
+    };
     pack_events(&batch.events, &mut put);
     for execution in &batch.requested {
         let id = execution.id.to_bytes();
@@ -368,10 +369,10 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("model types serialize to JSON")
 }
 
-fn record_bytes(kind: Kind, version: u32, body: Vec<u8>) -> Vec<u8> {
+fn record_bytes(kind: Kind, version: u32, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(record::ENVELOPE_BYTES + body.len());
     bytes.extend_from_slice(&record::envelope(kind, version));
-    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(body);
     bytes
 }
 

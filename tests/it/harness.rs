@@ -191,10 +191,6 @@ impl Server {
         answer(self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token)).await
     }
 
-    pub async fn get_without_token(&self, path: &str) -> (u16, Value) {
-        answer(self.client.get(format!("{}{path}", self.url))).await
-    }
-
     pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         answer(self.client.post(format!("{}{path}", self.url)).bearer_auth(&self.token).body(body.to_string())).await
     }
@@ -254,7 +250,6 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
 /// An engine in this process, over a store that outlives it.
 pub struct World {
     pub app: App,
-    pub store: Arc<dyn Store>,
 }
 
 impl World {
@@ -265,9 +260,9 @@ impl World {
 
     pub async fn start_with_clock(site: &TestSite, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let (loaded, _) = app::load_site(site.path(), &Environment::default()).unwrap_or_else(|faults| panic!("{}", faults.join("\n")));
-        let parts = Parts { store: Arc::clone(&store), clock, ids: Arc::new(IdSource::system()) };
+        let parts = Parts { store, clock, ids: Arc::new(IdSource::system()) };
         let app = app::start(loaded, parts).await.map_err(|error| error.to_string())?;
-        Ok(Self { app, store })
+        Ok(Self { app })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything that needs more than one module: contracts, worlds, real processes, real services.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails at once")]
+#![allow(clippy::type_complexity, reason = "tables of cases")]
 #![allow(clippy::pedantic, reason = "tests are written to be read as stories")]
 
 mod harness;
@@ -15,3 +16,4 @@ mod hostile;
 mod journey;
 mod services;
 mod tidy;
+mod vectors;

@@ -39,7 +39,7 @@ pub(super) async fn idle(common: &Common, arguments: &Arguments) -> Result<Value
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (began, cpu) = (Instant::now(), server.cpu());
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
-    let used = (server.cpu() - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
+    let used = server.cpu().saturating_sub(cpu).as_secs_f64() / began.elapsed().as_secs_f64();
     let program = std::env::current_exe().and_then(std::fs::metadata).map_or(0, |metadata| metadata.len());
     Ok(json!({
         "start_ms_median": rounded(starts.percentile_ms(50)),
@@ -133,7 +133,7 @@ pub(super) async fn accept(common: &Common, arguments: &Arguments) -> Result<Val
     let offset = 1 << 40;
     let mut done =
         closed_loop(&server, arguments.connections, arguments.seconds, 1, arguments.keys, |number| event("idle", offset + number)).await?;
-    let used = server.cpu() - cpu;
+    let used = server.cpu().saturating_sub(cpu);
     Ok(json!({
         "events": done.events,
         "refused": done.refused,
@@ -157,7 +157,7 @@ pub(super) async fn arrays(common: &Common, arguments: &Arguments) -> Result<Val
     let mark = newest(&server).await?;
     let offset = 1 << 40;
     let mut done = closed_loop(&server, 8, burst, ARRAY, arguments.keys, |number| array("idle", offset + number, ARRAY)).await?;
-    let used = server.cpu() - cpu;
+    let used = server.cpu().saturating_sub(cpu);
     let (removed, peak) = (metric(&server, "expired_records_total").await? - expired, server.memory(true));
     let stored = site.stored_bytes();
     server.kill();
@@ -224,13 +224,13 @@ pub(super) async fn executions(common: &Common, arguments: &Arguments) -> Result
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let (took, used) = (began.elapsed(), server.cpu() - cpu);
+    let (took, used) = (began.elapsed(), server.cpu().saturating_sub(cpu));
     Ok(json!({
         "executions": succeeded,
         "refused": done.refused,
         "executions_per_second": rounded(succeeded / took.as_secs_f64()),
         "server_cpu_us_per_execution": rounded(used.as_micros() as f64 / succeeded.max(1.0)),
-        "drained_ms_after_the_last": rounded((took - fed).as_secs_f64() * 1_000.0),
+        "drained_ms_after_the_last": rounded(took.saturating_sub(fed).as_secs_f64() * 1_000.0),
         "commit_ms_mean": rounded(commit_ms(&server).await?),
         "peak_resident_mib": rounded(server.memory(true) as f64 / MIB),
         "stored_mib": rounded(site.stored_bytes() as f64 / MIB),

@@ -53,8 +53,8 @@ fn outbound(call: &ScriptCall, method: &'static str, url: &str, options: &Map<St
     outbound.secrets.clone_from(&call.secrets);
     for (name, value) in options {
         match (name.as_str(), value) {
-            ("headers", Value::Object(headers)) => outbound.headers = headers.clone(),
-            ("query", Value::Object(query)) => outbound.query = query.clone(),
+            ("headers", Value::Object(headers)) => outbound.headers.clone_from(headers),
+            ("query", Value::Object(query)) => outbound.query.clone_from(query),
             ("json", value) => outbound.set_json(value),
             ("body", Value::String(body)) => outbound.body = Some(body.clone().into_bytes()),
             ("expect", Value::Array(statuses)) => {

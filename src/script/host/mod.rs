@@ -241,11 +241,13 @@ const STOPPED: &str = "stopped";
 const LATE: &str = "late";
 const HUNGRY: &str = "hungry";
 
+#[allow(clippy::unnecessary_box_returns, reason = "the form in which Rhai takes errors")]
 fn terminated(token: &'static str) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorTerminated(token.into(), Position::NONE))
 }
 
 /// A fault as an exception that the script may catch.
+#[allow(clippy::unnecessary_box_returns, reason = "the form in which Rhai takes errors")]
 fn thrown(fault: Failure) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(fault), Position::NONE))
 }
