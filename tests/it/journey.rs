@@ -95,6 +95,8 @@ async fn a_stop_and_a_start_change_nothing() {
     let (_, answer) = server.webhook("alertmanager", notification("firing", "no").to_string()).await;
     let event = answer["events"][0]["id"].clone();
     eventually("the message", || async { (server.messages().await.len() == 1).then_some(()) }).await;
+    let (_, listed) = server.get("/api/v1/executions").await;
+    server.ended(listed["executions"][0]["id"].as_str().unwrap()).await;
     let before = server.get("/api/v1/executions").await;
     assert_eq!(server.stop(), Some(0));
     let server = Server::start(&site).await;
@@ -102,4 +104,91 @@ async fn a_stop_and_a_start_change_nothing() {
     let (_, again) = server.webhook("alertmanager", notification("firing", "no").to_string()).await;
     assert_eq!((&again["events"][0]["id"], again["events"][0]["duplicate"].as_bool()), (&event, Some(true)));
     assert_eq!(server.messages().await.len(), 1);
+}
+
+/// Reads records of the event stream until one is wanted; answers it, and the id of the last record that had one.
+async fn read_stream(server: &Server, after: Option<u64>, wanted: impl Fn(&str, &Value) -> bool) -> (String, Value, Option<u64>) {
+    let mut request =
+        reqwest::Client::builder().no_proxy().build().unwrap().get(format!("{}/api/v1/stream", server.url)).bearer_auth(&server.token);
+    if let Some(after) = after {
+        request = request.header("last-event-id", after);
+    }
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (mut pending, mut last) = (String::new(), None);
+    let reading = async {
+        loop {
+            pending.push_str(&String::from_utf8(response.chunk().await.unwrap().expect("the stream goes on").to_vec()).unwrap());
+            while let Some((record, rest)) = pending.split_once("\n\n").map(|(record, rest)| (record.to_string(), rest.to_string())) {
+                pending = rest;
+                let field = |name: &str| record.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_string();
+                last = field("id: ").parse().ok().or(last);
+                let (kind, data) = (field("event: "), serde_json::from_str(&field("data: ")).unwrap_or_default());
+                if wanted(&kind, &data) {
+                    return (kind, data);
+                }
+            }
+        }
+    };
+    let (kind, data) = tokio::time::timeout(crate::harness::PATIENCE, reading).await.expect("the record comes");
+    (kind, data, last)
+}
+
+#[tokio::test]
+async fn a_watcher_that_comes_back_misses_nothing_or_is_told_to_start_anew() {
+    let site = sample("http://127.0.0.1:9/");
+    let server = Server::start(&site).await;
+    let is_message = |kind: &str, _: &Value| kind == "message";
+    let (first, ()) = tokio::join!(read_stream(&server, None, is_message), async {
+        eventually("the watcher to get a message", || async {
+            server.post("/api/v1/executions", &json!({"action": "core.notify", "parameters": {"channel": "ops", "text": "first"}})).await;
+            // Until the watcher is there, messages go by; one is enough.
+            (server.messages().await.len() > 3).then_some(())
+        })
+        .await;
+    });
+    let seen = first.2.expect("what the watcher got had an id");
+    assert_eq!(first.1["text"], "first");
+    let ended = server.run("core.notify", json!({"channel": "ops", "text": "while away"})).await;
+    assert_eq!(ended["status"], "succeeded");
+    let (_, message, _) = read_stream(&server, Some(seen), |kind, data| kind == "message" && data["text"] == "while away").await;
+    assert_eq!(message["channel"], "ops");
+    server.kill();
+    let server = Server::start(&site).await;
+    let (kind, _, _) = read_stream(&server, Some(seen), |_, _| true).await;
+    assert_eq!(kind, "reset", "what was before the restart is not kept, and the watcher is told");
+}
+
+#[tokio::test]
+async fn too_much_is_answered_503_and_taken_later() {
+    let site = TestSite::new()
+        .file("signalman.yaml", "listen: 127.0.0.1:0\nlimits: {open_executions: 2}\n")
+        .pack(&[("actions/wait.yaml", "runner_type: rhai\ntimeout: 60s\n"), ("actions/wait.rhai", "fn run(params) { loop {} }")])
+        .file("rules/wait.yaml", "trigger: {type: core.webhook}\naction: {ref: t.wait}\n");
+    let server = Server::start(&site).await;
+    for n in 0..2 {
+        assert_eq!(server.webhook("generic", format!("{{\"n\": {n}}}")).await.0, 202);
+    }
+    let response = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap()
+        .post(format!("{}/api/v1/webhooks/generic", server.url))
+        .body("{\"n\": 2}")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    let problem: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    assert_eq!(
+        (problem["reason"].as_str(), problem["detail"].as_str()),
+        (Some("overloaded"), Some("2 executions have not ended; try again later"))
+    );
+    let (_, running) = server.get("/api/v1/executions").await;
+    for execution in running["executions"].as_array().unwrap() {
+        let id = execution["id"].as_str().unwrap();
+        server.post(&format!("/api/v1/executions/{id}/cancel"), &json!({})).await;
+        assert_eq!(server.ended(id).await["status"], "canceled");
+    }
+    assert_eq!(server.webhook("generic", "{\"n\": 2}").await.0, 202, "there is room again");
 }
