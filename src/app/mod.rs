@@ -150,7 +150,8 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     // From the last consumer to the first producer, so that nothing is produced before somebody takes it.
     let (stop_delivery, delivery) = (Stop::new(), Arc::new(Tasks::new()));
     for postman in postmen {
-        delivery.spawn("deliver", deliver::run(Arc::clone(&engine), postman, stop_delivery.clone()));
+        let work = deliver::run(Arc::clone(&engine), postman, stop_delivery.clone());
+        delivery.spawn_critical("delivery", stop_delivery.clone(), work, |_| {});
     }
     push(&mut teardown, "delivery", end_tasks(stop_delivery, Arc::clone(&delivery)));
 
@@ -174,7 +175,8 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     push(&mut teardown, "evaluator", end_tasks(stop_evaluator, evaluator));
 
     let stop_background = Stop::new();
-    tasks.spawn("housekeeping", housekeeping::run(Arc::clone(&engine), config.retention, stop_background.clone()));
+    let work = housekeeping::run(Arc::clone(&engine), config.retention, stop_background.clone());
+    tasks.spawn_critical("housekeeping", stop_background.clone(), work, |_| {});
     for sensor in sensors.into_iter().filter(|sensor| sensor.enabled) {
         let name = format!("sensor {}", sensor.reference);
         tasks.spawn(name, supervise::run(Arc::clone(&engine), sensor, Arc::clone(&journal), stop_background.clone()));

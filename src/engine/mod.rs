@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
@@ -136,6 +136,9 @@ impl Load {
     }
 }
 
+/// How long a person waits for the conductor at most.
+const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Commands that may wait for the conductor.
 pub const WAITING_COMMANDS: usize = 4_096;
 
@@ -230,7 +233,11 @@ impl Engine {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let stopping = || RequestError::Conflict("the engine is stopping".into());
         self.commands.send(Command::Cancel { id, by: by.describe(), reply }).await.map_err(|_| stopping())?;
-        if let Some(execution) = answer.await.map_err(|_| stopping())? {
+        let answer = tokio::select! {
+            answer = answer => answer.map_err(|_| stopping())?,
+            () = clock::sleep(&*self.clock, ANSWER_TIME) => return Err(RequestError::Overloaded("the store takes no changes now; see /readyz".into())),
+        };
+        if let Some(execution) = answer {
             return Ok(execution);
         }
         match self.store.execution(id).await? {

@@ -196,6 +196,26 @@ pub struct Parameter {
     pub maximum: Option<f64>,
 }
 
+impl Parameter {
+    /// A parameter of any type that may be left out.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            kind: None,
+            description: String::new(),
+            required: false,
+            default: None,
+            immutable: false,
+            secret: false,
+            position: None,
+            choices: Vec::new(),
+            minimum: None,
+            maximum: None,
+        }
+    }
+}
+
 /// What stands for a secret value wherever it would be shown.
 pub const MASK: &str = "********";
 
@@ -319,19 +339,7 @@ mod tests {
     use serde_json::json;
 
     fn parameter(name: &str, kind: &str) -> Parameter {
-        Parameter {
-            name: name.into(),
-            kind: ParameterType::named(kind),
-            description: String::new(),
-            required: false,
-            default: None,
-            immutable: false,
-            secret: false,
-            position: None,
-            choices: Vec::new(),
-            minimum: None,
-            maximum: None,
-        }
+        Parameter { kind: ParameterType::named(kind), ..Parameter::named(name) }
     }
 
     #[test]

@@ -132,19 +132,7 @@ fn parameter(fields: &mut Fields<'_, '_>, key: &Key, node: &Node, base: Option<P
         fields.faults.push(fault.hint("use letters, digits and `_`"));
     }
     let inherited = base.is_some();
-    let base = base.unwrap_or_else(|| Parameter {
-        name: key.text.clone(),
-        kind: None,
-        description: String::new(),
-        required: false,
-        default: None,
-        immutable: false,
-        secret: false,
-        position: None,
-        choices: Vec::new(),
-        minimum: None,
-        maximum: None,
-    });
+    let base = base.unwrap_or_else(|| Parameter::named(&key.text));
     let mut inner = Fields::of(fields.source, node, "a parameter", fields.faults)?;
     let kind = inner.word("type", ParameterType::NAMES).and_then(ParameterType::named);
     if inherited && kind.is_some() && kind != base.kind {

@@ -30,17 +30,10 @@ struct HttpRequest(Arc<Surroundings>);
 
 fn parameters() -> Vec<Parameter> {
     let parameter = |name: &str, kind, description: &str| Parameter {
-        name: name.into(),
         kind,
         description: description.into(),
         required: name == "url",
-        default: None,
-        immutable: false,
-        secret: false,
-        position: None,
-        choices: Vec::new(),
-        minimum: None,
-        maximum: None,
+        ..Parameter::named(name)
     };
     let mut method = parameter("method", Some(ParameterType::String), "The method");
     method.default = Some(json!("GET"));

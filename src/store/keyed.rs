@@ -296,7 +296,7 @@ fn key_name(pack: &str, name: &str) -> Vec<u8> {
 fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
     let (mut operations, mut expectations) = (Vec::new(), Vec::new());
     let mut put = |kind, rest: &[u8], version, value: Vec<u8>| {
-        operations.push(Operation::Put(record::key(kind, rest), record_bytes(kind, version, &value)))
+        operations.push(Operation::Put(record::key(kind, rest), record_bytes(kind, version, &value)));
     };
     pack_events(&batch.events, &mut put);
     for execution in &batch.requested {

@@ -118,7 +118,7 @@ async fn read_stream(server: &Server, after: Option<u64>, wanted: impl Fn(&str, 
     let (mut pending, mut last) = (String::new(), None);
     let reading = async {
         loop {
-            pending.push_str(&String::from_utf8(response.chunk().await.unwrap().expect("the stream goes on").to_vec()).unwrap());
+            pending.push_str(std::str::from_utf8(&response.chunk().await.unwrap().expect("the stream goes on")).unwrap());
             while let Some((record, rest)) = pending.split_once("\n\n").map(|(record, rest)| (record.to_string(), rest.to_string())) {
                 pending = rest;
                 let field = |name: &str| record.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_string();

@@ -81,38 +81,6 @@ pub trait Host: Send + Sync {
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure>;
 }
 
-/// One attempt of one execution, as its modules see it.
-pub struct ScriptCall {
-    /// The execution.
-    pub execution: ExecutionId,
-    /// Its pack.
-    pub pack: Arc<Pack>,
-    /// How many of our own executions led here.
-    pub depth: u32,
-    /// What must not be shown in its log and messages.
-    pub secrets: Vec<String>,
-    /// Makes `context` in the script.
-    pub context: Box<dyn Fn() -> Value + Send + Sync>,
-    /// When the attempt must be over.
-    pub deadline: DateTime<Utc>,
-    /// Given when it must stop.
-    pub stop: Stop,
-    /// Tells the time.
-    pub clock: Arc<dyn Clock>,
-    /// The engine.
-    pub host: Arc<dyn Host>,
-    /// For requests.
-    pub http: reqwest::Client,
-    /// Where waits are carried out.
-    pub runtime: tokio::runtime::Handle,
-    log: Mutex<Vec<LogLine>>,
-    requests: AtomicU32,
-    messages: AtomicU32,
-    calls: AtomicU32,
-    /// Set when the engine was told to end the script.
-    ended: OnceLock<&'static str>,
-}
-
 /// The attempt that a script makes.
 pub struct ScriptAttempt {
     /// The execution.
@@ -131,6 +99,29 @@ pub struct ScriptAttempt {
     pub stop: Stop,
 }
 
+/// One attempt with its surroundings, as the modules see it.
+pub struct ScriptCall {
+    attempt: ScriptAttempt,
+    clock: Arc<dyn Clock>,
+    host: Arc<dyn Host>,
+    http: reqwest::Client,
+    runtime: tokio::runtime::Handle,
+    log: Mutex<Vec<LogLine>>,
+    requests: AtomicU32,
+    messages: AtomicU32,
+    calls: AtomicU32,
+    /// Set when the engine was told to end the script.
+    ended: OnceLock<&'static str>,
+}
+
+impl std::ops::Deref for ScriptCall {
+    type Target = ScriptAttempt;
+
+    fn deref(&self) -> &ScriptAttempt {
+        &self.attempt
+    }
+}
+
 /// What a script needs to run, besides what the host gives.
 pub struct Surroundings {
     /// The engine.
@@ -147,15 +138,8 @@ impl ScriptCall {
     /// A new attempt.
     #[must_use]
     pub fn new(surroundings: &Surroundings, attempt: ScriptAttempt) -> Self {
-        let ScriptAttempt { execution, pack, depth, secrets, context, deadline, stop } = attempt;
         Self {
-            execution,
-            pack,
-            depth,
-            secrets,
-            context,
-            deadline,
-            stop,
+            attempt,
             clock: Arc::clone(&surroundings.clock),
             host: Arc::clone(&surroundings.host),
             http: surroundings.http.clone(),
@@ -458,6 +442,10 @@ fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
     })?;
     let mut engine = bounded_engine();
     let watch = Watch::new(call);
+    // It may have been canceled while it waited for a thread; a short script would never look.
+    if let Some(token) = watch.look() {
+        return Err(termination(token));
+    }
     engine.on_progress(move |operations| {
         if !operations.is_multiple_of(CHECK_EVERY) {
             return None;
