@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::ApiState;
@@ -36,6 +36,7 @@ struct Emitted {
 pub(super) async fn emit(
     State(state): State<Arc<ApiState>>,
     Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
     let body = read(body, state.body_bytes).await?;
@@ -59,7 +60,7 @@ pub(super) async fn emit(
         dedup,
         occurred_at: emitted.occurred_at,
         source: format!("api/{}", principal.describe().replace(' ', "/")),
-        cause: None,
+        cause: ingest::cause(&headers),
         rejected: None,
     };
     let accepted = ingest::emit(&state.engine, &*state.journal, event).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -14,6 +14,7 @@ use super::listing::{PageQuery, execution_id};
 use super::problem::Problem;
 use super::webhooks::read;
 use crate::engine::Engine;
+use crate::engine::ingest::cause;
 use crate::model::action::masked;
 use crate::model::execution::{Execution, Status};
 use crate::model::json::{check_depth, check_numbers, describe};
@@ -39,6 +40,7 @@ struct Requested {
 pub(super) async fn request(
     State(state): State<Arc<ApiState>>,
     Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let body = read(body, state.body_bytes).await?;
@@ -46,7 +48,7 @@ pub(super) async fn request(
         std::str::from_utf8(&body).map_err(|error| Problem::invalid(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
     check_depth(&body).and_then(|()| check_numbers(text)).map_err(Problem::invalid)?;
     let requested: Requested = serde_json::from_slice(&body).map_err(|error| Problem::invalid(describe(&error)))?;
-    let execution = state.engine.request(&requested.action, &requested.parameters, principal).await?;
+    let execution = state.engine.request(&requested.action, &requested.parameters, principal, cause(&headers)).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
 }
 

@@ -11,7 +11,7 @@ pub mod server;
 mod stream;
 mod webhooks;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ pub struct ApiState {
     pub tokens: Tokens,
     /// Webhooks without auth that other hosts may call.
     pub open_webhooks: BTreeSet<String>,
-    /// Places for requests to webhooks.
-    pub webhook_places: Semaphore,
+    /// Places for requests, for each webhook.
+    pub webhook_places: HashMap<String, Semaphore>,
     /// The largest body, in bytes.
     pub body_bytes: usize,
     /// Given when the server stops; ends streams.

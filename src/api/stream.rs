@@ -41,7 +41,9 @@ pub(super) async fn watch(State(state): State<Arc<ApiState>>, headers: HeaderMap
             value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| Problem::invalid("`Last-Event-ID` must be a number"))?,
         ),
     };
-    let watch = state.engine.stream.watch(after);
+    // A number that is yet to come is of another store: whoever has it must start anew.
+    let current = state.engine.store.sequence().await?;
+    let watch = state.engine.stream.watch(after.map(|after| if after > current { 0 } else { after }));
     let reset = watch.missed.is_none();
     let missed = watch.missed.unwrap_or_default().into();
     let watcher = Watcher { state, missed, live: watch.live, reset };

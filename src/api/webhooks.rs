@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
@@ -18,8 +19,11 @@ use crate::engine::ingest::{self, Taken};
 use crate::model::event::Accepted;
 use crate::model::sensor::{SensorDefinition, SensorKind};
 
+/// A body of so many times the limit is refused before it is read.
+const FAR_TOO_LARGE: u64 = 16;
+
 /// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) async fn take(
     State(state): State<Arc<ApiState>>,
@@ -41,12 +45,19 @@ pub(super) async fn take(
 }
 
 async fn handle(state: &ApiState, peer: std::net::SocketAddr, name: &str, headers: &HeaderMap, body: Body) -> Result<Taken, Problem> {
-    let Ok(_place) = state.webhook_places.try_acquire() else {
-        return Err(Problem::overloaded("too many requests to webhooks at once; the site's `limits.webhook_concurrency` sets this"));
+    let admitted = ingest::admit(&state.engine, state.open_webhooks.contains(name), name, peer, headers)?;
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+    // One that is only somewhat too large is read as far as it may be, so that its sender gets to see the answer.
+    if length.is_some_and(|length| length > FAR_TOO_LARGE * state.body_bytes as u64) {
+        return Err(Problem::too_large(state.body_bytes));
+    }
+    // Places of its own for every webhook: one whose senders dawdle or flood leaves the others theirs.
+    let place = state.webhook_places.get(name).map(tokio::sync::Semaphore::try_acquire).transpose();
+    let Ok(_place) = place else {
+        return Err(Problem::overloaded("too many requests to this webhook at once; the site's `limits.webhook_concurrency` sets this"));
     };
     let body = read(body, state.body_bytes).await?;
-    let open = |name: &str| state.open_webhooks.contains(name);
-    Ok(ingest::webhook(&state.engine, &*state.journal, &open, name, peer, headers, &body).await?)
+    Ok(ingest::webhook(&state.engine, &*state.journal, admitted, headers, &body).await?)
 }
 
 /// Reads a body up to the limit.

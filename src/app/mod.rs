@@ -24,6 +24,7 @@ use crate::engine::recover::{self, Recovered};
 use crate::engine::{Engine, EngineParts, evaluate, housekeeping, supervise};
 use crate::journal::{Journal, inline};
 use crate::model::ids::IdSource;
+use crate::model::sensor::SensorKind;
 use crate::outbound;
 use crate::pack::Site;
 use crate::runners::{self, Limits};
@@ -133,6 +134,10 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let metrics = Arc::new(Metrics::new());
     let catalog = Catalog::of(site, ruleset);
     let sensors = catalog.sensors.clone();
+    let webhooks: Vec<String> = sensors
+        .iter()
+        .filter_map(|sensor| if let SensorKind::Webhook { name, .. } = &sensor.kind { Some(name.clone()) } else { None })
+        .collect();
     let sequence = store.sequence().await?;
     // The clock may have gone back since the last run; ids must not.
     if let Some(newest) = store.events(Page { before: None, limit: 1 }).await?.first() {
@@ -189,7 +194,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
         journal: Arc::clone(&journal),
         tokens,
         open_webhooks: config.open_webhooks.clone(),
-        webhook_places: Semaphore::new(config.limits.webhook_concurrency),
+        webhook_places: webhooks.into_iter().map(|name| (name, Semaphore::new(config.limits.webhook_concurrency))).collect(),
         body_bytes: config.limits.body_bytes,
         stop: stop_server.clone(),
     };

@@ -40,7 +40,7 @@ impl ApiClient {
         let token = match environment.get(TOKEN_VARIABLE) {
             Some(token) => Secret::new(token.to_string()),
             None => read_token(&site.data).map_err(|error| {
-                Failure::failed(format!("no token: {error}. Start the server first (`signalman serve`), or set {TOKEN_VARIABLE}"))
+                Failure::failed(format!("no token: {error}. Start the server first (`signalman serve`); if it runs elsewhere or with --data, set {TOKEN_VARIABLE} and --server"))
             })?,
         };
         let server = named.unwrap_or_else(|| format!("http://{}", site.listen)).trim_end_matches('/').to_string();
@@ -77,8 +77,12 @@ impl ApiClient {
             }
             let response = request.send().await.map_err(|error| self.silent(&error))?;
             let (status, text) = (response.status(), response.text().await.map_err(|error| self.silent(&error))?);
-            let answer: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-            if status.is_success() { Ok(answer) } else { Err(problem(status.as_u16(), &answer)) }
+            let answer = serde_json::from_str::<Value>(&text);
+            match answer {
+                Ok(answer) if status.is_success() => Ok(answer),
+                Err(error) if status.is_success() => Err(Failure::failed(format!("the answer of {} cannot be read: {error}", self.server))),
+                answer => Err(problem(status.as_u16(), &answer.unwrap_or_default())),
+            }
         })
     }
 

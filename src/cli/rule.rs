@@ -109,7 +109,7 @@ pub(super) fn print_why(answer: &Value) {
         print_line(&format!("    → {}", text(&answer["remedy"])));
     }
     if answer["changed_since"] == true {
-        print_line("    the rule has been changed since; this is by the rule as it was");
+        print_line("    the rule has been changed or removed since; this is by the rule as it was");
     }
     if answer["new_since"] == true {
         print_line("    the rule did not exist then; this is by the rule as it is");
@@ -122,7 +122,7 @@ fn test(common: &Common, arguments: &TestArguments, environment: &Environment) -
     let compiled = Arc::new(rule);
     let (verdict, rendered) =
         explain(&compiled, &event).map_err(|error| Failure::misuse(format!("{}: {error}", arguments.event.display())))?;
-    let found = find_action(&compiled.rule, common, arguments, environment);
+    let found = find_action(&compiled.rule, common, arguments, environment)?;
     if let Some(found) = &found {
         let faults = pack::rule::check_parameters(&compiled.rule, found);
         if !faults.is_empty() {
@@ -166,10 +166,25 @@ fn criteria(verdict: &Verdict) -> Vec<Value> {
 }
 
 /// The rule's action, from the site folder above the file or the one that is named.
-fn find_action(rule: &Rule, common: &Common, arguments: &TestArguments, environment: &Environment) -> Option<Arc<Action>> {
+///
+/// A rule of a site must fit the site: its trigger and its channel must exist.
+fn find_action(rule: &Rule, common: &Common, arguments: &TestArguments, environment: &Environment) -> Result<Option<Arc<Action>>, Failure> {
     let given = (common.site != Path::new(".") || common.site.join(config::FILE).is_file()).then(|| common.site.clone());
-    let folder = site_above(&arguments.rule).or(given)?;
-    pack::load(&folder, environment).0.actions.remove(&rule.action)
+    let own = site_above(&arguments.rule);
+    let inside = own.is_some();
+    let Some(folder) = own.or(given) else { return Ok(None) };
+    let mut site = pack::load(&folder, environment).0;
+    let channel = rule.notify.as_ref().map(|notify| &notify.channel);
+    if inside && !site.triggers.contains_key(&rule.trigger) {
+        return Err(Failure::misuse(format!(
+            "the rule cannot be loaded:\n{}: error: there is no trigger `{}`",
+            rule.trigger_place, rule.trigger
+        )));
+    }
+    if let Some(channel) = channel.filter(|channel| inside && !site.config.channels.contains_key(*channel)) {
+        return Err(Failure::misuse(format!("the rule cannot be loaded:\n{}: error: there is no channel `{channel}`", rule.notify_place)));
+    }
+    Ok(site.actions.remove(&rule.action))
 }
 
 /// The action with its parameters, cast if the action is found.

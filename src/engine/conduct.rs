@@ -2,7 +2,7 @@
 //! retries, cancels), changes the states, commits them together, and only then performs: starts attempts, stops work, tells.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::stream::Item;
 use super::{Engine, notices};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, Status};
 use crate::model::ids::ExecutionId;
@@ -63,17 +63,27 @@ pub struct RunnerTable {
     pub runners: BTreeMap<&'static str, (Arc<dyn ActionRunner>, usize)>,
 }
 
-/// Executions of one pack on one kind of runner. No pack may take all places of a runner, so a slow one leaves room for others.
+/// What is carried out by one runner for one action; in order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LaneKey {
+    runner: &'static str,
+    pack: String,
+    action: String,
+}
+
 #[derive(Default)]
 struct Lane {
     waiting: VecDeque<ExecutionId>,
-    running: usize,
+    /// Those that run, the oldest first.
+    running: BTreeSet<(DateTime<Utc>, ExecutionId)>,
+    /// Whether a crash does no harm to what was started and not begun: it is simply tried again.
+    idempotent: bool,
     /// How long its attempts take lately, in milliseconds.
     pace_ms: Option<f64>,
 }
 
-/// Attempts of this length or less are started ahead, so that the next ones are there when a place becomes free: a start must be
-/// durable first, and a commit takes longer than a short script. What a crash finds started and not begun is so much work at most.
+/// Idempotent attempts of this length or less are started ahead, so that the next ones are there when a thread becomes free: a start
+/// must be durable first, and a commit takes longer than a short script.
 const AHEAD_MS: f64 = 20.0;
 
 /// How many times the places of a runner may be started ahead at most.
@@ -81,35 +91,47 @@ const AHEAD_AT_MOST: f64 = 8.0;
 
 impl Lane {
     /// How many attempts one place of the runner is worth.
-    fn ahead(&self) -> f64 {
-        self.pace_ms.map_or(1.0, |pace| (AHEAD_MS / pace.max(0.001)).clamp(1.0, AHEAD_AT_MOST))
+    fn ahead(&self, now: DateTime<Utc>) -> f64 {
+        let Some(pace) = self.pace_ms.filter(|_| self.idempotent) else { return 1.0 };
+        // One that hangs says more than those before it.
+        let oldest = self.running.first().map_or(0.0, |(since, _)| milliseconds(now - *since));
+        (AHEAD_MS / pace.max(oldest).max(0.001)).clamp(1.0, AHEAD_AT_MOST)
     }
 
     /// The places that are taken, if so many attempts run.
-    fn places(&self, running: usize) -> f64 {
+    fn places(&self, running: usize, now: DateTime<Utc>) -> f64 {
         #[allow(clippy::cast_precision_loss, reason = "a small number")]
         let running = running as f64;
-        running / self.ahead()
+        running / self.ahead(now)
     }
 
-    fn ended_after(&mut self, took_ms: f64) {
-        self.running -= 1;
-        self.pace_ms = Some(self.pace_ms.map_or(took_ms, |pace| pace * 0.9 + took_ms * 0.1));
+    fn ended(&mut self, started_at: Option<DateTime<Utc>>, id: ExecutionId, now: DateTime<Utc>) {
+        let Some(started_at) = started_at else { return };
+        if self.running.remove(&(started_at, id)) {
+            let took = milliseconds(now - started_at);
+            self.pace_ms = Some(self.pace_ms.map_or(took, |pace| pace * 0.9 + took * 0.1));
+        }
     }
+}
+
+fn milliseconds(span: chrono::Duration) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "microseconds of an attempt fit a double")]
+    let microseconds = span.num_microseconds().unwrap_or(i64::MAX) as f64;
+    microseconds / 1_000.0
 }
 
 /// An execution that has not ended.
 struct Open {
     execution: Arc<Execution>,
     stop: Option<Stop>,
-    lane: (&'static str, String),
+    lane: LaneKey,
 }
 
 struct Conductor {
     engine: Arc<Engine>,
     table: RunnerTable,
     open: HashMap<ExecutionId, Open>,
-    lanes: BTreeMap<(&'static str, String), Lane>,
+    lanes: BTreeMap<LaneKey, Lane>,
     due: BinaryHeap<Reverse<(DateTime<Utc>, ExecutionId)>>,
     commands: mpsc::Sender<Command>,
     drain: Stop,
@@ -185,7 +207,7 @@ async fn until(engine: &Engine, at: Option<DateTime<Utc>>) {
 
 impl Conductor {
     fn is_drained(&self) -> bool {
-        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running == 0)
+        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running.is_empty())
     }
 
     /// Takes an execution into the books: it waits for its turn or for its time.
@@ -195,7 +217,10 @@ impl Conductor {
         // A kind that has gone with its action fails when its turn comes; any lane will do.
         let runner =
             catalog.actions.get(&execution.request.action).and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
-        let lane = (runner.map_or("", |(name, _)| *name), execution.request.action.split('.').next().unwrap_or_default().to_string());
+        let action = execution.request.action.clone();
+        let pack = action.split('.').next().unwrap_or_default().to_string();
+        let lane = LaneKey { runner: runner.map_or("", |(name, _)| *name), pack, action };
+        self.lanes.entry(lane.clone()).or_default().idempotent = execution.request.idempotent;
         match execution.state.next_attempt_at {
             Some(at) if execution.state.status == Status::Delayed => self.due.push(Reverse((at, id))),
             _ => self.lanes.entry(lane.clone()).or_default().waiting.push_back(id),
@@ -240,9 +265,7 @@ impl Conductor {
         let Some(open) = self.open.get_mut(&id) else { return };
         open.stop = None;
         if let Some(lane) = self.lanes.get_mut(&open.lane) {
-            let took = open.execution.state.started_at.map_or(0, |started| (now - started).num_microseconds().unwrap_or(i64::MAX));
-            #[allow(clippy::cast_precision_loss, reason = "microseconds of an attempt fit a double")]
-            lane.ended_after(took as f64 / 1_000.0);
+            lane.ended(open.execution.state.started_at, id, now);
         }
         let canceling = open.execution.state.status == Status::Canceling;
         let action = catalog.actions.get(&open.execution.request.action);
@@ -290,12 +313,15 @@ impl Conductor {
 
     /// Starts what has a place, one of each lane in turn.
     fn start_next(&mut self, effects: &mut Effects) {
-        let mut taken: BTreeMap<&'static str, f64> = BTreeMap::new();
-        for ((runner, _), lane) in &self.lanes {
-            *taken.entry(runner).or_default() += lane.places(lane.running);
+        let now = self.engine.clock.now();
+        let mut taken: HashMap<&'static str, f64> = HashMap::new();
+        let mut of_pack: HashMap<(&'static str, String), f64> = HashMap::new();
+        for (key, lane) in self.lanes.iter().filter(|(_, lane)| !lane.running.is_empty()) {
+            let places = lane.places(lane.running.len(), now);
+            *taken.entry(key.runner).or_default() += places;
+            *of_pack.entry((key.runner, key.pack.clone())).or_default() += places;
         }
-        let lanes: Vec<(&'static str, String)> =
-            self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
+        let lanes: Vec<LaneKey> = self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
         let mut started = true;
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
             for key in &lanes {
@@ -303,28 +329,28 @@ impl Conductor {
                 let (all, own) = self
                     .table
                     .runners
-                    .get(key.0)
+                    .get(key.runner)
                     .map_or((f64::MAX, f64::MAX), |(_, places)| (*places as f64, places_of_one_pack(*places) as f64));
-                let taken = taken.entry(key.0).or_default();
+                let taken = taken.entry(key.runner).or_default();
+                let of_pack = of_pack.entry((key.runner, key.pack.clone())).or_default();
                 let lane = self.lanes.get_mut(key).expect("lanes are never removed");
-                let more = lane.places(lane.running + 1);
-                let grown = *taken + more - lane.places(lane.running);
-                if grown > all + ROUNDING || more > own + ROUNDING {
+                let more = lane.places(lane.running.len() + 1, now) - lane.places(lane.running.len(), now);
+                if *taken + more > all + ROUNDING || *of_pack + more > own + ROUNDING {
                     continue;
                 }
                 let Some(id) = lane.waiting.pop_front() else { continue };
                 started = true;
-                if self.start(id, effects) {
-                    *taken = grown;
-                    self.lanes.get_mut(key).expect("lanes are never removed").running += 1;
+                if self.start(id, now, effects) {
+                    *taken += more;
+                    *of_pack += more;
+                    self.lanes.get_mut(key).expect("lanes are never removed").running.insert((now, id));
                 }
             }
         }
     }
 
     /// Marks one as running, or as failed if it cannot; answers whether it runs.
-    fn start(&mut self, id: ExecutionId, effects: &mut Effects) -> bool {
-        let now = self.engine.clock.now();
+    fn start(&mut self, id: ExecutionId, now: DateTime<Utc>, effects: &mut Effects) -> bool {
         let catalog = self.engine.catalog.get();
         let Some(open) = self.open.get_mut(&id).filter(|open| matches!(open.execution.state.status, Status::Requested | Status::Delayed))
         else {
@@ -347,9 +373,8 @@ impl Conductor {
             .expect("an execution that waits can start");
         let stop = self.stop.child();
         open.stop = Some(stop.clone());
-        let deadline = now + chrono::Duration::from_std(action.timeout).unwrap_or(chrono::Duration::days(1));
         let call = ActionCall { execution: Arc::clone(&open.execution), action: Arc::clone(action), pack: Arc::clone(pack) };
-        effects.starts.push((call, RunContext { deadline, stop }, kind));
+        effects.starts.push((call, RunContext::new(action.timeout, stop), kind));
         self.record(id, effects);
         true
     }
@@ -413,11 +438,11 @@ impl Conductor {
         let stopping = self.stop.clone();
         tasks::spawn_bounded(async move {
             let (id, secrets) = (call.execution.id, call.secrets());
-            let give_up = cx.deadline + chrono::Duration::from_std(RUNNER_GRACE).unwrap_or_default();
+            let watched = cx.clone();
             let attempt = AssertUnwindSafe(runner.run(call, cx)).catch_unwind();
             let mut outcome = tokio::select! {
                 outcome = attempt => outcome.unwrap_or_else(|_| Err(lost(Reason::RunnerPanicked, "the runner crashed; see the log"))),
-                () = clock.sleep_until(give_up) => Err(lost(Reason::TimedOut, "the action ran longer than its `timeout` and did not stop when told to")),
+                () = overdue(&*clock, &watched) => Err(lost(Reason::TimedOut, "the action ran longer than its `timeout` and did not stop when told to")),
             };
             mask(&mut outcome, &secrets);
             // When the process stops, the work was cut short by us: the next start decides, as after a crash.
@@ -461,6 +486,16 @@ fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
     for line in log {
         secret::mask_text(&mut line.text, &secrets);
     }
+}
+
+/// Returns when a runner that has begun should have ended long ago.
+async fn overdue(clock: &dyn Clock, cx: &RunContext) {
+    let patience = cx.timeout + RUNNER_GRACE;
+    while cx.began().is_none() {
+        clock::sleep(clock, patience).await;
+    }
+    let span = chrono::Duration::from_std(patience).unwrap_or(chrono::Duration::days(2));
+    clock.sleep_until(cx.began().unwrap_or_default() + span).await;
 }
 
 fn lost(reason: Reason, message: &str) -> RunError {

@@ -20,7 +20,7 @@ use crate::tasks::Stop;
 /// Messages of one adapter that are held in memory; more stay in the store until there is room.
 const HELD_MESSAGES: usize = 1_000;
 
-/// Messages read from the store at a time, of all adapters.
+/// Messages read from the store at a time.
 const READ_TOGETHER: usize = 10_000;
 
 /// Deliveries recorded in one commit at most.
@@ -97,12 +97,12 @@ pub async fn run(engine: Arc<Engine>, mut postman: Postman, stop: Stop) {
     let mut recent = Recent::default();
     loop {
         if postman.inbox.is_empty() && postman.overflow.swap(false, Ordering::AcqRel) {
-            match engine.store.waiting_messages(READ_TOGETHER).await {
+            match engine.store.waiting_messages(Some(&postman.name), READ_TOGETHER).await {
                 Ok(waiting) => {
                     if waiting.len() == READ_TOGETHER {
                         postman.overflow.store(true, Ordering::Release); // there may be more
                     }
-                    ready.extend(waiting.into_iter().filter(|message| message.destination.adapter == postman.name));
+                    ready.extend(waiting);
                 }
                 Err(error) => {
                     tracing::error!("the outbox cannot be read, trying again: {error}");

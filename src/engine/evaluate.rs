@@ -28,6 +28,9 @@ use crate::tasks::{self, Stop};
 /// Deliveries that are evaluated and committed together at most.
 const DELIVERIES_TOGETHER: usize = 256;
 
+/// A commit that has so many events takes no further delivery.
+const EVENTS_TOGETHER: usize = 4_096;
+
 /// An event counts as having happened at most this long after it was received, whatever its sender says.
 const FUTURE: Duration = Duration::minutes(1);
 
@@ -40,7 +43,7 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
     let mut prepared = Prepared::default();
     let mut ready = Vec::with_capacity(DELIVERIES_TOGETHER);
     loop {
-        let room = DELIVERIES_TOGETHER - prepared.evaluated.len().min(DELIVERIES_TOGETHER);
+        let room = prepared.room();
         tokio::select! {
             biased;
             durable = settled(&mut in_flight), if in_flight.is_some() => {
@@ -62,7 +65,7 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
         if in_flight.is_none() && !prepared.evaluated.is_empty() {
             // Connections that are ready to hand in something get their turn first: larger commits, without waiting for anybody.
             tokio::task::yield_now().await;
-            let room = DELIVERIES_TOGETHER - prepared.evaluated.len().min(DELIVERIES_TOGETHER);
+            let room = prepared.room();
             while ready.len() < room
                 && let Ok(delivery) = deliveries.try_recv()
             {
@@ -105,6 +108,15 @@ struct Prepared {
     requested: Vec<Arc<Execution>>,
     /// Senders' keys, as the store has them and as this commit changes them.
     known: HashMap<String, Sighting>,
+    /// Where a key stands among the batch's sightings.
+    changed: HashMap<String, usize>,
+}
+
+impl Prepared {
+    /// How many more deliveries this commit takes.
+    fn room(&self) -> usize {
+        if self.batch.events.len() >= EVENTS_TOGETHER { 0 } else { DELIVERIES_TOGETHER.saturating_sub(self.evaluated.len()) }
+    }
 }
 
 /// What one delivery became.
@@ -126,10 +138,18 @@ async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, prepared: &mut Pre
             prepared.evaluated.extend(refused);
         }
         Ok(known) => {
-            for (key, sighting) in known.into_iter().chain(in_flight.into_iter().flat_map(|before| before.known.clone())) {
-                // What this commit changes itself is newer than both.
-                if !prepared.batch.sightings.iter().any(|changed| changed.key == key) {
+            for (key, sighting) in known {
+                // What this commit changes itself is newest, then what the one in flight changes.
+                if !prepared.changed.contains_key(&key) {
                     prepared.known.insert(key, sighting);
+                }
+            }
+            if let Some(before) = in_flight {
+                let keys = deliveries.iter().flat_map(|delivery| &delivery.events).filter_map(|event| event.dedup.as_ref());
+                for dedup in keys.filter(|dedup| !prepared.changed.contains_key(&dedup.key)) {
+                    if let Some(sighting) = before.known.get(&dedup.key) {
+                        prepared.known.insert(dedup.key.clone(), sighting.clone());
+                    }
                 }
             }
             let catalog = engine.catalog.get();
@@ -261,10 +281,13 @@ impl Work<'_> {
     }
 
     fn remember(&mut self, sighting: Sighting) {
-        if let Some(earlier) = self.prepared.batch.sightings.iter_mut().find(|earlier| earlier.key == sighting.key) {
+        let prepared = &mut *self.prepared;
+        if let Some(index) = prepared.changed.get(&sighting.key) {
+            let earlier = &mut prepared.batch.sightings[*index];
             *earlier = Sighting { first: earlier.first, ..sighting.clone() };
         } else {
-            self.prepared.batch.sightings.push(sighting.clone());
+            prepared.changed.insert(sighting.key.clone(), prepared.batch.sightings.len());
+            prepared.batch.sightings.push(sighting.clone());
         }
         self.prepared.known.insert(sighting.key.clone(), sighting);
     }

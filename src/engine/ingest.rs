@@ -1,11 +1,13 @@
 //! The door: who may post to a webhook, and what its body means. What passes goes to the journal.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use super::Engine;
+use super::catalog::Catalog;
 use crate::journal::{AcceptError, Journal};
 use crate::model::event::{Accepted, Cause, NewEvent};
 use crate::model::secret::constant_time_eq;
@@ -35,6 +37,26 @@ pub enum Refused {
     Accept(AcceptError),
 }
 
+/// A webhook whose sender has shown, as far as the head of a request can, that it may call.
+pub struct Admitted {
+    catalog: Arc<Catalog>,
+    sensor: usize,
+}
+
+/// Looks a webhook up and checks what can be checked before the body is read.
+///
+/// # Errors
+/// When there is no such webhook, or the sender may not call it.
+pub fn admit(engine: &Engine, open: bool, name: &str, peer: SocketAddr, headers: &HeaderMap) -> Result<Admitted, Refused> {
+    let catalog = engine.catalog.get();
+    let named = |sensor: &SensorDefinition| sensor.enabled && matches!(&sensor.kind, SensorKind::Webhook { name: own, .. } if own == name);
+    let sensor = catalog.sensors.iter().position(named).ok_or_else(|| Refused::Unknown(format!("there is no webhook `{name}`")))?;
+    if let SensorKind::Webhook { auth, .. } = &catalog.sensors[sensor].kind {
+        check_head(auth, peer, open, headers).map_err(Refused::Unauthorized)?;
+    }
+    Ok(Admitted { catalog, sensor })
+}
+
 /// Takes the body of a webhook.
 ///
 /// # Errors
@@ -42,21 +64,16 @@ pub enum Refused {
 pub async fn webhook(
     engine: &Engine,
     journal: &dyn Journal,
-    open: &(dyn Fn(&str) -> bool + Sync),
-    name: &str,
-    peer: SocketAddr,
+    admitted: Admitted,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Taken, Refused> {
-    let catalog = engine.catalog.get();
-    let found = catalog
-        .sensors
-        .iter()
-        .find(|sensor| sensor.enabled && matches!(&sensor.kind, SensorKind::Webhook { name: own, .. } if own == name));
-    let Some(SensorDefinition { trigger, kind: SensorKind::Webhook { decoder, auth, repeats, memory, .. }, .. }) = found else {
-        return Err(Refused::Unknown(format!("there is no webhook `{name}`")));
+    let Admitted { catalog, sensor } = admitted;
+    let SensorDefinition { trigger, kind: SensorKind::Webhook { name, decoder, auth, repeats, memory }, .. } = &catalog.sensors[sensor]
+    else {
+        return Err(Refused::Unknown("this sensor is no webhook".into()));
     };
-    check_sender(auth, peer, open(name), headers, body).map_err(Refused::Unauthorized)?;
+    check_body(auth, headers, body).map_err(Refused::Unauthorized)?;
     if !engine.load.has_room() {
         return Err(Refused::Accept(AcceptError::Overloaded(engine.load.full())));
     }
@@ -95,7 +112,8 @@ pub async fn emit(engine: &Engine, journal: &dyn Journal, event: NewEvent) -> Re
     accepted.into_iter().next().ok_or_else(|| Refused::Accept(AcceptError::Unavailable("the journal gave no answer".into())))
 }
 
-fn check_sender(auth: &WebhookAuth, peer: SocketAddr, open: bool, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
+/// What the head of a request shows.
+fn check_head(auth: &WebhookAuth, peer: SocketAddr, open: bool, headers: &HeaderMap) -> Result<(), String> {
     match auth {
         WebhookAuth::None if open || peer.ip().to_canonical().is_loopback() => Ok(()),
         WebhookAuth::None => {
@@ -103,21 +121,26 @@ fn check_sender(auth: &WebhookAuth, peer: SocketAddr, open: bool, headers: &Head
         }
         WebhookAuth::Bearer(secret) => {
             let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
-            if given.is_some_and(|given| secret.matches(given)) {
-                Ok(())
-            } else {
-                Err("`Authorization: Bearer …` with this webhook's token is needed".into())
-            }
+            let known = given.is_some_and(|given| secret.matches(given));
+            if known { Ok(()) } else { Err("`Authorization: Bearer …` with this webhook's token is needed".into()) }
         }
-        WebhookAuth::Hmac { secret, header } => {
-            let wrong = || format!("the header `{header}` must be the HMAC-SHA256 of the body, in hexadecimal");
-            let given = headers.get(header).and_then(|value| value.to_str().ok()).ok_or_else(wrong)?;
-            let given = given.strip_prefix("sha256=").unwrap_or(given).to_ascii_lowercase();
-            let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.reveal().as_bytes());
-            let expected = crate::model::hash::hex(ring::hmac::sign(&key, body).as_ref());
-            if constant_time_eq(expected.as_bytes(), given.as_bytes()) { Ok(()) } else { Err(wrong()) }
-        }
+        WebhookAuth::Hmac { header, .. } if headers.contains_key(header) => Ok(()),
+        WebhookAuth::Hmac { header, .. } => Err(needs_hmac(header)),
     }
+}
+
+/// What only the body shows.
+fn check_body(auth: &WebhookAuth, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
+    let WebhookAuth::Hmac { secret, header } = auth else { return Ok(()) };
+    let given = headers.get(header).and_then(|value| value.to_str().ok()).ok_or_else(|| needs_hmac(header))?;
+    let given = given.strip_prefix("sha256=").unwrap_or(given).to_ascii_lowercase();
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.reveal().as_bytes());
+    let expected = crate::model::hash::hex(ring::hmac::sign(&key, body).as_ref());
+    if constant_time_eq(expected.as_bytes(), given.as_bytes()) { Ok(()) } else { Err(needs_hmac(header)) }
+}
+
+fn needs_hmac(header: &str) -> String {
+    format!("the header `{header}` must be the HMAC-SHA256 of the body, in hexadecimal")
 }
 
 /// The token in an `Authorization` header.
@@ -128,7 +151,8 @@ pub fn bearer(value: &str) -> Option<&str> {
 }
 
 /// The execution that sent the request, if one of ours did.
-fn cause(headers: &HeaderMap) -> Option<Cause> {
+#[must_use]
+pub fn cause(headers: &HeaderMap) -> Option<Cause> {
     let text = headers.get(CAUSE_HEADER)?.to_str().ok()?;
     let (execution, depth) = text.split_once(' ')?;
     Some(Cause { execution: execution.parse().ok()?, depth: depth.parse().ok()? })
@@ -141,7 +165,7 @@ mod tests {
 
     fn check(auth: &WebhookAuth, peer: &str, open: bool, headers: &[(&'static str, &str)]) -> bool {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        check_sender(auth, peer.parse().unwrap(), open, &headers, b"Hello, World!").is_ok()
+        check_head(auth, peer.parse().unwrap(), open, &headers).and_then(|()| check_body(auth, &headers, b"Hello, World!")).is_ok()
     }
 
     #[test]

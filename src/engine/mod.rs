@@ -28,6 +28,7 @@ use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
 use crate::engine::stream::Stream;
 use crate::model::action::bind;
+use crate::model::event::{Cause, MAX_DEPTH};
 use crate::model::execution::{Execution, Request};
 use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
@@ -137,7 +138,7 @@ impl Load {
 }
 
 /// How long a person waits for the conductor at most.
-const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Commands that may wait for the conductor.
 pub const WAITING_COMMANDS: usize = 4_096;
@@ -195,7 +196,17 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such action, the parameters do not fit, or nothing more can be taken.
-    pub async fn request(&self, action: &str, parameters: &Map<String, Value>, by: Principal) -> Result<Execution, RequestError> {
+    pub async fn request(
+        &self,
+        action: &str,
+        parameters: &Map<String, Value>,
+        by: Principal,
+        cause: Option<Cause>,
+    ) -> Result<Execution, RequestError> {
+        let depth = cause.as_ref().map_or(0, |cause| cause.depth.saturating_add(1));
+        if depth > MAX_DEPTH {
+            return Err(RequestError::Conflict(format!("refused as a loop: executions cause each other more than {MAX_DEPTH} steps deep")));
+        }
         let catalog = self.catalog.get();
         let Some(found) = catalog.actions.get(action) else { return Err(RequestError::NotFound(catalog.no_action(action))) };
         if !found.enabled {
@@ -213,7 +224,7 @@ impl Engine {
             requested_at: now,
             event: None,
             key: None,
-            depth: 0,
+            depth,
             notify: None,
             idempotent: found.idempotent,
         };
@@ -241,6 +252,9 @@ impl Engine {
             return Ok(execution);
         }
         match self.store.execution(id).await? {
+            Some(execution) if !execution.state.status.is_final() => {
+                Err(RequestError::Conflict(format!("execution {} is being handed over; try again", id.short())))
+            }
             Some(execution) => {
                 Err(RequestError::Conflict(format!("execution {} has ended: {}", id.short(), execution.state.status.name())))
             }

@@ -29,6 +29,8 @@ pub struct Recovered {
 pub async fn settle(engine: &Engine) -> Result<(Vec<Execution>, Recovered), StoreError> {
     let catalog = engine.catalog.get();
     let mut open = engine.store.open_executions().await?;
+    // Ids of one millisecond end in a hash; the order in which events came is that of the events' ids.
+    open.sort_by_key(|execution| (execution.request.event.map_or(execution.id.0, |event| event.0), execution.id));
     let mut found = Recovered::default();
     let (mut batch, mut settled) = (Batch::default(), 0);
     for execution in &mut open {
@@ -63,7 +65,7 @@ pub async fn settle(engine: &Engine) -> Result<(Vec<Execution>, Recovered), Stor
 
 /// Messages for a chat system that the site no longer has would wait for ever: they are given up, and that is recorded.
 async fn give_up_messages(engine: &Engine) -> Result<(), StoreError> {
-    let waiting = engine.store.waiting_messages(usize::MAX).await?;
+    let waiting = engine.store.waiting_messages(None, usize::MAX).await?;
     let (at, mut batch) = (engine.clock.now(), Batch::default());
     for mut message in waiting.into_iter().filter(|message| !engine.outbox.has(&message.destination.adapter)) {
         let detail = format!("the site has no chat system `{}` any more", message.destination.adapter);

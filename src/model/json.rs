@@ -110,7 +110,7 @@ pub fn check_depth(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses numbers beyond the range of a double (`1e999`): they are JSON, but most programs, this one among them, cannot read them.
+/// Refuses what is JSON and yet no program can read: numbers beyond the range of a double (`1e999`) and halves of characters (`\ud800`).
 ///
 /// # Errors
 /// When there is one; names it.
@@ -119,6 +119,10 @@ pub fn check_numbers(text: &str) -> Result<(), String> {
     let (mut at, mut in_string) = (0, false);
     while at < bytes.len() {
         match bytes[at] {
+            b'\\' if in_string && bytes.get(at + 1) == Some(&b'u') => {
+                at += surrogate_pair(text, at)?;
+                continue;
+            }
             b'\\' if in_string => at += 1,
             b'"' => in_string = !in_string,
             b'0'..=b'9' if !in_string => {
@@ -137,6 +141,18 @@ pub fn check_numbers(text: &str) -> Result<(), String> {
         at += 1;
     }
     Ok(())
+}
+
+/// The length of the escape at this place; one half of a pair of surrogates is no character.
+fn surrogate_pair(text: &str, at: usize) -> Result<usize, String> {
+    let unit = |at: usize| {
+        text.get(at..at + 6).filter(|escape| escape.starts_with("\\u")).and_then(|escape| u16::from_str_radix(&escape[2..], 16).ok())
+    };
+    match unit(at) {
+        Some(0xd800..=0xdbff) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => Ok(12),
+        Some(0xd800..=0xdfff) => Err(format!("`{}` is half of a character", &text[at..at + 6])),
+        _ => Ok(6.min(text.len() - at)),
+    }
 }
 
 /// The name of a value's type, in the words of JSON Schema.
@@ -173,6 +189,9 @@ mod tests {
         }
         assert_eq!(check_numbers("{\"n\": -1e999}").unwrap_err(), "the number `1e999` is out of range");
         assert!(check_numbers(&"9".repeat(400)).is_err());
+        assert_eq!(check_numbers("\"\\ud83d\\ude00 \\u00e9\""), Ok(()));
+        assert_eq!(check_numbers("{\"x\": \"\\ud800\"}").unwrap_err(), "`\\ud800` is half of a character");
+        assert!(check_numbers("\"\\udc00\"").is_err());
     }
 
     #[test]

@@ -67,7 +67,6 @@ pub(super) fn name(fields: &mut Fields<'_, '_>, stem: &str) -> Option<String> {
     {
         let fault = fields.source.fault(node.line, node.column, format!("`name` is `{name}`, but the file is `{stem}.yaml`"));
         fields.faults.push(fault.hint("the file's name is the thing's name; make both equal"));
-        return None;
     }
     if !is_name(stem) {
         fields.fault_here(format!("`{stem}` is not a name: use lower-case letters, digits, `_` and `-`"));

@@ -52,11 +52,12 @@ fn parameters() -> Vec<Parameter> {
 impl ActionRunner for HttpRequest {
     async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Output, RunError> {
         let failed = |fault: Failure| RunError { reason: fault.reason, message: fault.message, retry: fault.retry, log: Vec::new() };
+        let deadline = cx.begin(self.0.clock.now());
         let request = outbound(&call).map_err(failed)?;
         let reply = tokio::select! {
             reply = send(&self.0.http, &call.pack, request) => reply.map_err(failed)?,
             () = cx.stop.stopped() => return Err(ended(Reason::Canceled, "the request was stopped", false)),
-            () = self.0.clock.sleep_until(cx.deadline) => return Err(ended(Reason::TimedOut, "the request took longer than the action's `timeout`", true)),
+            () = self.0.clock.sleep_until(deadline) => return Err(ended(Reason::TimedOut, "the request took longer than the action's `timeout`", true)),
         };
         let text = reply.text();
         let body = RawJson::parse(&text).and_then(|raw| raw.value()).unwrap_or(Value::String(text));

@@ -6,7 +6,8 @@ pub mod http_request;
 pub mod noop;
 pub mod rhai;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -62,10 +63,32 @@ impl ActionCall {
 /// The bounds of an attempt.
 #[derive(Clone)]
 pub struct RunContext {
-    /// When it must be over.
-    pub deadline: DateTime<Utc>,
+    /// How long it may take from when it begins.
+    pub timeout: Duration,
     /// Given when it must stop.
     pub stop: Stop,
+    began: Arc<OnceLock<DateTime<Utc>>>,
+}
+
+impl RunContext {
+    /// The bounds of an attempt that has not begun.
+    #[must_use]
+    pub fn new(timeout: Duration, stop: Stop) -> Self {
+        Self { timeout, stop, began: Arc::new(OnceLock::new()) }
+    }
+
+    /// Notes that the work begins now; the runner calls it once. Answers when it must be over.
+    #[must_use]
+    pub fn begin(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let began = *self.began.get_or_init(|| now);
+        began + chrono::Duration::from_std(self.timeout).unwrap_or(chrono::Duration::days(1))
+    }
+
+    /// When the work began, if it has.
+    #[must_use]
+    pub fn began(&self) -> Option<DateTime<Utc>> {
+        self.began.get().copied()
+    }
 }
 
 /// What an attempt returned.

@@ -22,7 +22,7 @@ struct Noop;
 
 #[async_trait]
 impl ActionRunner for Noop {
-    async fn run(&self, call: ActionCall, _: RunContext) -> Result<Output, RunError> {
+    async fn run(&self, call: ActionCall, _cx: RunContext) -> Result<Output, RunError> {
         Ok(Output { result: Value::Object(call.execution.request.parameters.clone()), log: Vec::new() })
     }
 }

@@ -149,7 +149,7 @@ fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
             depth: call.execution.request.depth,
             secrets: call.secrets(),
             context: Box::new(move || asked.context()),
-            deadline: cx.deadline,
+            deadline: cx.begin(surroundings.clock.now()),
             stop: cx.stop.clone(),
         };
         let script_call = ScriptCall::new(surroundings, attempt);

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -151,19 +152,27 @@ impl<K: Keyspace> KeyedStore<K> {
         Ok(true)
     }
 
-    fn whole_execution(&self, id: [u8; 16], request: &[u8]) -> Result<Execution, StoreError> {
+    /// The execution; nothing if it has been removed meanwhile.
+    fn whole_execution(&self, id: [u8; 16], request: &[u8]) -> Result<Option<Execution>, StoreError> {
         let request: Request = record::decode(Kind::Request, request)?;
         // An end may be committed between the two reads, so what has ended is looked for last.
         let state: Option<State> = self.read(Kind::Open, &id)?.map_or_else(|| self.read(Kind::State, &id), |state| Ok(Some(state)))?;
-        let id = ExecutionId::from_bytes(id);
-        let state = state.ok_or_else(|| StoreError::Corrupt(format!("execution {id} has no state")))?;
-        Ok(Execution { id, request, state })
+        let Some(state) = state else {
+            let removed = self.space.get(&record::key(Kind::Request, &id))?.is_none();
+            let id = ExecutionId::from_bytes(id);
+            return if removed { Ok(None) } else { Err(StoreError::Corrupt(format!("execution {id} has no state"))) };
+        };
+        Ok(Some(Execution { id: ExecutionId::from_bytes(id), request, state }))
     }
 }
 
 impl<K: Keyspace> Drop for KeyedStore<K> {
     fn drop(&mut self) {
         drop(self.commits.take());
+        if self.broken.get().is_some() {
+            // Closing a store that cannot write may wait for ever; what was acknowledged is on disk already.
+            std::mem::forget(Arc::clone(&self.space));
+        }
         if let Some(writer) = self.writer.take() {
             let _ = writer.join(); // a panic of the writer has been logged, and every waiting commit was told
         }
@@ -185,7 +194,9 @@ fn write_loop<K: Keyspace>(space: &K, mut waiting: mpsc::Receiver<Commit>, mut s
             }
             continue;
         }
-        if let Err(error) = write_group(space, group, &mut sequence) {
+        let written = catch_unwind(AssertUnwindSafe(|| write_group(space, group, &mut sequence)));
+        let panicked = || Err(StoreError::Unavailable("the writer panicked; see the log".into()));
+        if let Err(error) = written.unwrap_or_else(|_| panicked()) {
             tracing::error!("the store failed and takes no more writes until a restart: {error}");
             let _ = broken.set(error); // only this thread sets it, and only once
         }
@@ -462,12 +473,13 @@ impl<K: Keyspace> Store for KeyedStore<K> {
     async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
         let id = id.to_bytes();
         let request = self.space.get(&record::key(Kind::Request, &id))?;
-        request.map(|request| self.whole_execution(id, &request)).transpose()
+        request.map_or(Ok(None), |request| self.whole_execution(id, &request))
     }
 
     async fn executions(&self, page: Page<ExecutionId>) -> Result<Vec<Execution>, StoreError> {
         let pairs = self.newest(Kind::Request, page.before.map(ExecutionId::to_bytes), page.limit)?;
-        pairs.iter().map(|(key, request)| self.whole_execution(record::id_bytes(key)?, request)).collect()
+        let read = pairs.iter().map(|(key, request)| self.whole_execution(record::id_bytes(key)?, request));
+        read.filter_map(Result::transpose).collect()
     }
 
     async fn open_executions(&self) -> Result<Vec<Execution>, StoreError> {
@@ -478,7 +490,7 @@ impl<K: Keyspace> Store for KeyedStore<K> {
             let id = record::id_bytes(&key)?;
             let request = self.space.get(&record::key(Kind::Request, &id))?;
             let missing = || StoreError::Corrupt(format!("open execution {} has no request", ExecutionId::from_bytes(id)));
-            open.push(self.whole_execution(id, &request.ok_or_else(missing)?)?);
+            open.extend(self.whole_execution(id, &request.ok_or_else(missing)?)?);
         }
         Ok(open)
     }
@@ -492,12 +504,16 @@ impl<K: Keyspace> Store for KeyedStore<K> {
         pairs.iter().map(|(_, bytes)| record::decode(Kind::Message, bytes)).collect()
     }
 
-    async fn waiting_messages(&self, limit: usize) -> Result<Vec<Message>, StoreError> {
+    async fn waiting_messages(&self, adapter: Option<&str>, limit: usize) -> Result<Vec<Message>, StoreError> {
         let (low, high) = (record::key(Kind::Waiting, b""), record::key(Kind::Waiting, &[0xff; 16]));
-        let pairs = self.space.scan(Bound::Included(&low), Bound::Included(&high), false, limit)?;
-        let mut waiting = Vec::with_capacity(pairs.len());
+        let pairs = self.space.scan(Bound::Included(&low), Bound::Included(&high), false, usize::MAX)?;
+        let mut waiting = Vec::new();
         for (key, _) in pairs {
-            waiting.extend(self.read::<Message>(Kind::Message, &record::id_bytes(&key)?)?);
+            let message = self.read::<Message>(Kind::Message, &record::id_bytes(&key)?)?;
+            waiting.extend(message.filter(|message| adapter.is_none_or(|adapter| message.destination.adapter == adapter)));
+            if waiting.len() >= limit {
+                break;
+            }
         }
         Ok(waiting)
     }

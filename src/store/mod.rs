@@ -185,8 +185,8 @@ pub trait Store: Send + Sync {
     /// Messages, newest first.
     async fn messages(&self, page: Page<MessageId>) -> Result<Vec<Message>, StoreError>;
 
-    /// Messages that wait for delivery, oldest first.
-    async fn waiting_messages(&self, limit: usize) -> Result<Vec<Message>, StoreError>;
+    /// Messages that wait for delivery, of one adapter or of all, oldest first.
+    async fn waiting_messages(&self, adapter: Option<&str>, limit: usize) -> Result<Vec<Message>, StoreError>;
 
     /// A pack's key.
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError>;

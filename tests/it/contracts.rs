@@ -260,10 +260,10 @@ async fn messages_wait_until_delivered(store: &dyn Store, ids: &IdSource) {
     store.commit(&Batch { messages: vec![one.clone()], ..Batch::default() }).await.unwrap();
     let again = store.commit(&Batch { messages: vec![one.clone()], ..Batch::default() }).await;
     assert!(matches!(again, Err(CommitError::Conflict { .. })), "a message is put into the outbox once");
-    assert_eq!(store.waiting_messages(100).await.unwrap().len(), 1);
+    assert_eq!(store.waiting_messages(None, 100).await.unwrap().len(), 1);
     one.delivery = Delivery::Sent { at: at(9), receipt: "r".into() };
     store.commit(&Batch { deliveries: vec![one.clone()], ..Batch::default() }).await.unwrap();
-    assert!(store.waiting_messages(100).await.unwrap().is_empty());
+    assert!(store.waiting_messages(None, 100).await.unwrap().is_empty());
     assert_eq!(store.message(one.id).await.unwrap().unwrap().delivery, one.delivery);
     assert_eq!(store.messages(Page { before: None::<MessageId>, limit: 10 }).await.unwrap().len(), 1);
 }

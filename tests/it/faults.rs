@@ -63,8 +63,8 @@ impl Store for Failing {
     async fn messages(&self, page: Page<MessageId>) -> Result<Vec<Message>, StoreError> {
         self.inner.messages(page).await
     }
-    async fn waiting_messages(&self, limit: usize) -> Result<Vec<Message>, StoreError> {
-        self.inner.waiting_messages(limit).await
+    async fn waiting_messages(&self, adapter: Option<&str>, limit: usize) -> Result<Vec<Message>, StoreError> {
+        self.inner.waiting_messages(adapter, limit).await
     }
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError> {
         self.inner.key(pack, name).await
@@ -123,7 +123,7 @@ async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec
             }
             eventually("everything to end or to fail", || async {
                 let open = failing.open_executions().await.unwrap();
-                let waiting = failing.waiting_messages(100).await.unwrap();
+                let waiting = failing.waiting_messages(None, 100).await.unwrap();
                 let gone = failing.budget.load(Ordering::SeqCst) == 0;
                 (gone || (open.is_empty() && waiting.is_empty())).then_some(())
             })
@@ -141,7 +141,7 @@ async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec
     }
     let executions = eventually("every execution and message to end", || async {
         let executions = store.executions(Page { before: None, limit: 100 }).await.unwrap();
-        let waiting = store.waiting_messages(100).await.unwrap();
+        let waiting = store.waiting_messages(None, 100).await.unwrap();
         let ended = executions.len() == 3 && executions.iter().all(|execution| execution.state.status.is_final());
         (ended && waiting.is_empty()).then_some(executions)
     })

@@ -192,3 +192,106 @@ async fn too_much_is_answered_503_and_taken_later() {
     }
     assert_eq!(server.webhook("generic", "{\"n\": 2}").await.0, 202, "there is room again");
 }
+
+#[tokio::test]
+async fn what_was_requested_and_not_begun_starts_after_a_crash_in_its_order() {
+    let site = TestSite::new()
+        .file("signalman.yaml", "listen: 127.0.0.1:0\nlimits: {script_threads: 2}\n")
+        .pack(&[
+            ("actions/slow.yaml", "runner_type: rhai\ntimeout: 60s\nparameters: {n: {type: integer}}\n"),
+            ("actions/slow.rhai", "fn run(params) { if params.n < 1 { loop {} } chat.send(\"ops\", `did ${params.n}`); }"),
+            ("actions/quick.yaml", "runner_type: rhai\n"),
+            ("actions/quick.rhai", "fn run(params) { 1 }"),
+        ])
+        .file("rules/slow.yaml", "trigger: {type: core.webhook}\naction: {ref: t.slow, parameters: {n: <% trigger.n %>}}\n");
+    let server = Server::start(&site).await;
+    for _ in 0..20 {
+        // Quick ones must not make the pack's slow ones start ahead of the threads.
+        assert_eq!(server.run("t.quick", json!({})).await["status"], "succeeded");
+    }
+    let events: Vec<Value> = (0..30).map(|n| json!({"n": n})).collect();
+    assert_eq!(server.webhook_with("generic", json!(events).to_string(), &[("signalman-key", "one")]).await.0, 202);
+    eventually("the first one to run", || async {
+        let (_, listed) = server.get("/api/v1/executions?status=running").await;
+        listed["executions"].as_array().is_some_and(|running| !running.is_empty()).then_some(())
+    })
+    .await;
+    server.kill();
+    let server = Server::start(&site).await;
+    let said = eventually("all that had not begun to be done", || async {
+        let said: Vec<String> = server.messages().await.into_iter().map(|(_, text)| text).filter(|text| text.starts_with("did ")).collect();
+        (said.len() == 29).then_some(said)
+    })
+    .await;
+    let abandoned = server.get("/api/v1/executions?status=abandoned").await.1;
+    assert_eq!(abandoned["executions"].as_array().unwrap().len(), 1, "only what had begun is abandoned: {abandoned}");
+    let expected: Vec<String> = (1..30).map(|n| format!("did {n}")).collect();
+    let mut sorted = said.clone();
+    sorted.sort_by_key(|text| text[4..].parse::<u32>().unwrap());
+    assert_eq!(sorted, expected, "each one once");
+    let (_, listed) = server.get("/api/v1/executions?limit=100").await;
+    let mut started: Vec<(String, u64)> = listed["executions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|execution| execution["action"] == "t.slow" && execution["status"] == "succeeded")
+        .map(|execution| (execution["started_at"].as_str().unwrap().to_string(), execution["parameters"]["n"].as_u64().unwrap()))
+        .collect();
+    started.sort();
+    let order: Vec<u64> = started.into_iter().map(|(_, n)| n).collect();
+    assert_eq!(order, (1..30).collect::<Vec<u64>>(), "they start in the order of their events");
+}
+
+#[tokio::test]
+async fn a_flood_of_one_sender_does_not_hold_up_another() {
+    let server = Server::start(&TestSite::new()).await;
+    let alerts = |from: usize| {
+        let alerts: Vec<Value> = (from..from + 5_000).map(|n| json!({"status": "firing", "labels": {"alertname": format!("a{n}")}, "startsAt": "2026-11-20T07:22:45Z", "fingerprint": format!("{n:016x}")})).collect();
+        json!({"version": "4", "groupKey": "g", "alerts": alerts}).to_string()
+    };
+    let (first, second) = (alerts(0), alerts(5_000));
+    let (a, b, other) = tokio::join!(
+        server.webhook("alertmanager", first.clone()),
+        server.webhook("alertmanager", second),
+        server.webhook("generic", "{\"n\": 1}")
+    );
+    assert_eq!((a.0, b.0, other.0), (202, 202, 202), "{other:?}");
+    let (_, again) = server.webhook("alertmanager", first).await;
+    let events = again["events"].as_array().unwrap();
+    assert!(events.len() == 5_000 && events.iter().all(|event| event["duplicate"] == true), "each is known again");
+    let (status, refused) = server
+        .webhook(
+            "alertmanager",
+            json!({"version": "4", "commonAnnotations": {"text": "x".repeat(300_000)}, "alerts": vec![json!({}); 1_000]}).to_string(),
+        )
+        .await;
+    assert_eq!(status, 400, "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("set max_alerts in Alertmanager"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_rule_that_triggers_itself_through_the_api_ends_as_well() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    let site = TestSite::new()
+        .file("signalman.yaml", &format!("listen: 127.0.0.1:{port}\n"))
+        .file("packs/t/pack.yaml", &format!("ref: t\ncapabilities: {{http: [\"{url}\"]}}\n"))
+        .file("packs/t/actions/again.yaml", "runner_type: rhai\nparameters: {token: {type: string, secret: true}}\n")
+        .file(
+            "packs/t/actions/again.rhai",
+            &format!(
+                "fn run(params) {{ http.post(\"{url}/api/v1/events\", #{{headers: #{{authorization: `Bearer ${{params.token}}`}}, json: #{{trigger: \"core.webhook\", payload: #{{token: params.token}}}}}}); }}"
+            ),
+        )
+        .file("rules/again.yaml", "trigger: {type: core.webhook}\naction: {ref: t.again, parameters: {token: \"{{trigger.token}}\"}}\n");
+    let server = Server::start(&site).await;
+    let token = server.token.clone();
+    assert_eq!(server.webhook("generic", json!({"token": token}).to_string()).await.0, 202);
+    let dropped = eventually("the loop to be cut", || async {
+        let (_, listed) = server.get("/api/v1/events?limit=100").await;
+        let events = listed["events"].as_array().unwrap().clone();
+        events.iter().any(|event| event["set_aside"]["reason"] == "loop").then_some(events.len())
+    })
+    .await;
+    assert_eq!(dropped, 10, "the first, eight that follow, and the one that is dropped");
+}

@@ -172,7 +172,7 @@ async fn what_format_1_stored_is_still_read() {
     assert_eq!(events[0].event.payload.text(), "{\"text\": \"as it came\"}");
     assert_eq!(store.executions(Page { before: None, limit: 10 }).await.unwrap().len(), 2);
     assert_eq!(store.open_executions().await.unwrap().len(), 1);
-    assert_eq!(store.waiting_messages(10).await.unwrap()[0].text, "hello");
+    assert_eq!(store.waiting_messages(None, 10).await.unwrap()[0].text, "hello");
     assert_eq!(store.messages(Page { before: None, limit: 10 }).await.unwrap().len(), 1);
     let at = chrono::DateTime::from_timestamp(1_700_000_010, 0).unwrap();
     let seen = store.sightings(&[("d".into(), std::time::Duration::from_secs(60))], at).await.unwrap();

@@ -11,7 +11,10 @@ const FILES: &[(&str, &str)] = &[
     ("packs/bench/pack.yaml", "ref: bench\nname: Bench\n"),
     ("packs/bench/triggers/event.yaml", "name: event\n"),
     ("packs/bench/sensors/bench.yaml", "name: bench\nkind: webhook\ndecoder: generic\ntrigger: bench.event\nauth: none\n"),
-    ("packs/bench/actions/work.yaml", "name: work\nrunner_type: rhai\nparameters:\n  n: {type: integer, required: true}\n"),
+    (
+        "packs/bench/actions/work.yaml",
+        "name: work\nrunner_type: rhai\nidempotent: true\nparameters:\n  n: {type: integer, required: true}\n",
+    ),
     ("packs/bench/actions/work.rhai", "fn run(params) {\n    #{ at_us: time.now_us(), n: params.n }\n}\n"),
     (
         "rules/bench_work.yaml",

@@ -24,6 +24,7 @@ use rhai::packages::{
 };
 use rhai::{AST, Dynamic, Engine, EvalAltResult, ImmutableString, Module, Position, Scope, Shared};
 use serde_json::{Map, Value};
+use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 
 use crate::clock::Clock;
 use crate::model::action::Script;
@@ -62,8 +63,8 @@ pub const MAX_MESSAGES: u32 = 20;
 /// The most calls of one attempt that leave the script: requests, keys, messages.
 pub const MAX_CALLS: u32 = 10_000;
 
-/// By how much the process may grow while one attempt runs; one that is not done by then is stopped.
-pub const MAX_GROWTH_BYTES: u64 = 128 << 20;
+/// The most memory that one attempt may hold.
+pub const MAX_HELD_BYTES: i64 = 64 << 20;
 
 /// The longest line of an execution's log.
 pub const MAX_LOG_BYTES: usize = 2_000;
@@ -392,46 +393,41 @@ pub fn run(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
 /// How often the clock and the stop signal are looked at, in operations.
 const CHECK_EVERY: u64 = 8;
 
-/// How often memory is looked at.
-const MEMORY_EVERY: chrono::Duration = chrono::Duration::milliseconds(5);
-
-/// Looks at an attempt while it runs: the deadline, the stop signal, and how much the process has grown.
+/// Looks at an attempt while it runs: the deadline, the stop signal, and how much memory its thread has taken.
 ///
-/// Rhai bounds what single operations make, but not what assignments collect; the size of the process is the last bound.
+/// Rhai bounds what single operations make, but not what assignments collect; what the thread holds is the last bound.
 struct Watch {
     call: Arc<ScriptCall>,
-    memory: Mutex<(DateTime<Utc>, Option<u64>)>,
+    held_before: i64,
 }
 
 impl Watch {
+    /// Begins to watch; on the thread that will run the script.
     fn new(call: &Arc<ScriptCall>) -> Self {
-        Self { call: Arc::clone(call), memory: Mutex::new((call.clock.now() + MEMORY_EVERY, None)) }
+        Self { call: Arc::clone(call), held_before: held_by_this_thread() }
     }
 
     /// Why the script must end now.
     fn look(&self) -> Option<&'static str> {
-        let now = self.call.clock.now();
         if self.call.stop.is_stopped() {
             return Some(STOPPED);
         }
-        if now >= self.call.deadline {
+        if self.call.clock.now() >= self.call.deadline {
             return Some(LATE);
         }
-        let mut memory = self.memory.lock().expect("no panic happens while the lock is held");
-        if now < memory.0 {
-            return None;
-        }
-        let resident = resident_bytes()?;
-        let first = *memory.1.get_or_insert(resident);
-        memory.0 = now + MEMORY_EVERY;
-        (resident > first + MAX_GROWTH_BYTES).then_some(HUNGRY)
+        (held_by_this_thread() - self.held_before > MAX_HELD_BYTES).then_some(HUNGRY)
     }
 }
 
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+thread_local! {
+    static TAKEN: Option<(ThreadLocal<u64>, ThreadLocal<u64>)> = Some((allocatedp::read().ok()?, deallocatedp::read().ok()?));
+}
+
+/// What this thread has allocated and not freed, in bytes, as jemalloc counts it; zero where the program has another allocator.
+fn held_by_this_thread() -> i64 {
+    TAKEN.with(|counters| {
+        counters.as_ref().map_or(0, |(taken, freed)| i64::try_from(taken.get()).unwrap_or(0) - i64::try_from(freed.get()).unwrap_or(0))
+    })
 }
 
 fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>, call: &Arc<ScriptCall>) -> Result<Value, Failure> {
@@ -499,9 +495,7 @@ fn result(value: Dynamic, call: &ScriptCall) -> Value {
 fn termination(token: &str) -> Failure {
     let (reason, message, retry) = match token {
         STOPPED => (Reason::Canceled, "the script was stopped".to_string(), false),
-        HUNGRY => {
-            (Reason::BudgetExceeded, format!("the process grew by more than {} MiB while the script ran", MAX_GROWTH_BYTES >> 20), false)
-        }
+        HUNGRY => (Reason::BudgetExceeded, format!("the script held more than {} MiB of memory", MAX_HELD_BYTES >> 20), false),
         _ => (Reason::TimedOut, "the script ran longer than the action's `timeout`".to_string(), true),
     };
     Failure { reason, message, retry }

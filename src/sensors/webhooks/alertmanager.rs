@@ -30,6 +30,9 @@ pub const KIND: DecoderKind = DecoderKind {
 const GROUP_FIELDS: &[&str] =
     &["receiver", "groupKey", "groupLabels", "commonLabels", "commonAnnotations", "externalURL", "truncatedAlerts"];
 
+/// The most bytes that the events of one notification may repeat of their group.
+pub const MAX_EXPANDED_BYTES: usize = 16 << 20;
+
 /// The most alerts in one notification.
 pub const MAX_ALERTS: usize = 10_000;
 
@@ -63,6 +66,15 @@ impl WebhookDecoder for Alertmanager {
         };
         if alerts.len() > MAX_ALERTS {
             return Err(Rejected::whole(format!("the group holds {} alerts; at most {MAX_ALERTS} are taken at once", alerts.len())));
+        }
+        // Every event carries what its group says, so a large group of large words would become a flood.
+        let shared: usize = GROUP_FIELDS.iter().filter_map(|field| group.get(*field)).map(|value| value.to_string().len()).sum();
+        if shared.saturating_mul(alerts.len()) > MAX_EXPANDED_BYTES {
+            let message = format!(
+                "{} alerts with {shared} bytes of group labels and annotations each are more than {MAX_EXPANDED_BYTES} bytes",
+                alerts.len()
+            );
+            return Err(Rejected::whole(format!("{message}; set max_alerts in Alertmanager, or shorten what they share")));
         }
         let truncated = group.get("truncatedAlerts").and_then(Value::as_u64).unwrap_or(0);
         let events = alerts.into_iter().map(|alert| event(hook, &group, &alert)).collect();
