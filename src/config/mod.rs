@@ -56,7 +56,7 @@ pub enum StoreKind {
 pub struct Limits {
     /// The largest body of a request, in bytes.
     pub body_bytes: usize,
-    /// Requests to webhooks that are handled at once; more are answered 503.
+    /// Requests to one webhook that are handled at once; more are answered 503.
     pub webhook_concurrency: usize,
     /// Executions that have not ended; beyond that webhooks are answered 503.
     pub open_executions: usize,

@@ -280,6 +280,9 @@ fn unmet<K: Keyspace>(
 /// Sightings are kept in one range a day, so that old ones are removed as a whole.
 const SIGHTING_DAY_S: i64 = 86_400;
 
+/// For so long after midnight a sighting of the day before may be on its way.
+const MIDNIGHT: Duration = Duration::from_secs(60);
+
 fn sighting_key(day: u32, key: &str) -> Vec<u8> {
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     let mut rest = day.to_be_bytes().to_vec();
@@ -295,9 +298,11 @@ fn before(at: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
     chrono::Duration::from_std(span).ok().and_then(|span| at.checked_sub_signed(span)).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// The ranges that may hold a sighting since a time, the newest first. A clock that went back may have written into tomorrow's.
+/// The ranges that may hold a sighting since a time, the newest first. Where the clock goes back over midnight, what was seen on the
+/// wrong side of it is looked for no more: a minute before midnight tomorrow's range counts as well.
 fn days(since: DateTime<Utc>, now: DateTime<Utc>) -> impl Iterator<Item = u32> {
-    (day_of(since)..=day_of(now) + 1).rev()
+    let soon = now.checked_add_signed(chrono::Duration::seconds(60)).unwrap_or(now);
+    (day_of(since)..=day_of(soon)).rev()
 }
 
 fn key_name(pack: &str, name: &str) -> Vec<u8> {
@@ -350,7 +355,9 @@ fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
         let key = sighting_key(day_of(sighting.seen_at), &sighting.key);
         if let Some(memory) = sighting.first {
             let since = before(sighting.seen_at, memory);
-            let keys = days(since, sighting.seen_at).map(|day| sighting_key(day, &sighting.key)).collect();
+            // Who asks has looked at earlier days already, and nobody writes there any more, but for a moment after midnight.
+            let moment_ago = before(sighting.seen_at, MIDNIGHT).max(since);
+            let keys = (day_of(moment_ago)..=day_of(sighting.seen_at)).map(|day| sighting_key(day, &sighting.key)).collect();
             expectations.push(Expectation { condition: Condition::Unseen(keys, since), what: format!("dedup key {}", sighting.key) });
         }
         operations.push(Operation::Put(key, record::encode(Kind::Sighting, 0, sighting)));

@@ -15,7 +15,7 @@ use crate::config::Environment;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// What to measure
-    #[arg(value_enum, default_values_t = [Scenario::Idle, Scenario::Accept, Scenario::Arrays, Scenario::Executions, Scenario::Latency])]
+    #[arg(value_enum, default_values_t = [Scenario::Idle, Scenario::Accept, Scenario::Arrays, Scenario::Executions, Scenario::Once, Scenario::Latency])]
     scenarios: Vec<Scenario>,
     /// How long each scenario runs
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
@@ -40,8 +40,10 @@ pub(super) enum Scenario {
     Accept,
     /// Durable events in arrays of 100 while retention removes older ones; counted after a restart
     Arrays,
-    /// Event, rule, script, recorded result
+    /// Event, rule, script, recorded result; the action is idempotent
     Executions,
+    /// The same with an action that is not idempotent: no attempt is started ahead of the threads
+    Once,
     /// From sending an event to the first line of its script, at a fixed rate
     Latency,
 }
@@ -53,6 +55,7 @@ impl Scenario {
             Self::Accept => "accept",
             Self::Arrays => "arrays",
             Self::Executions => "executions",
+            Self::Once => "once",
             Self::Latency => "latency",
         }
     }
@@ -69,7 +72,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                 Scenario::Idle => scenarios::idle(common, arguments).await,
                 Scenario::Accept => scenarios::accept(common, arguments).await,
                 Scenario::Arrays => scenarios::arrays(common, arguments).await,
-                Scenario::Executions => scenarios::executions(common, arguments).await,
+                Scenario::Executions => scenarios::executions(common, arguments, "run").await,
+                Scenario::Once => scenarios::executions(common, arguments, "once").await,
                 Scenario::Latency => scenarios::latency(common, arguments).await,
             }
         });

@@ -17,6 +17,15 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("packs/bench/actions/work.rhai", "fn run(params) {\n    #{ at_us: time.now_us(), n: params.n }\n}\n"),
     (
+        "packs/bench/actions/once.yaml",
+        "name: once\nrunner_type: rhai\nentry_point: work.rhai\nparameters:\n  n: {type: integer, required: true}\n",
+    ),
+    (
+        "rules/bench_once.yaml",
+        "name: bench_once\ntrigger: {type: bench.event}\ncriteria:\n  trigger.kind: {type: equals, pattern: once}\n\
+         action: {ref: bench.once, parameters: {n: \"<% trigger.n %>\"}}\n",
+    ),
+    (
         "rules/bench_work.yaml",
         "name: bench_work\ntrigger: {type: bench.event}\ncriteria:\n  trigger.kind: {type: equals, pattern: run}\n\
          action: {ref: bench.work, parameters: {n: \"<% trigger.n %>\"}}\n",

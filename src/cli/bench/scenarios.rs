@@ -63,7 +63,7 @@ async fn closed_loop(
     connections: usize,
     seconds: u64,
     per_body: u64,
-    keys: bool,
+    keys: Option<&str>,
     body: impl Fn(u64) -> String,
 ) -> Result<Closed, String> {
     let opened = try_join_all((0..connections).map(|_| Connection::open(&server.address))).await?;
@@ -77,7 +77,7 @@ async fn closed_loop(
             while Instant::now() < until {
                 let number = next.get();
                 next.set(number + per_body);
-                let (text, key) = (body(number), keys.then(|| format!("k{number}")));
+                let (text, key) = (body(number), keys.map(|prefix| format!("{prefix}{number}")));
                 let start = Instant::now();
                 let answer = connection.post(&text, key.as_deref()).await?;
                 match answer.status {
@@ -106,6 +106,11 @@ async fn closed_loop(
     Ok(total)
 }
 
+/// The beginning of every Idempotency-Key, if there are to be any.
+fn keys<'p>(arguments: &Arguments, prefix: &'p str) -> Option<&'p str> {
+    arguments.keys.then_some(prefix)
+}
+
 fn array(kind: &str, first: u64, length: u64) -> String {
     let events: Vec<String> = (first..first + length).map(|number| event(kind, number)).collect();
     format!("[{}]", events.join(","))
@@ -127,12 +132,12 @@ async fn commit_ms(server: &BenchServer) -> Result<f64, String> {
 pub(super) async fn accept(common: &Common, arguments: &Arguments) -> Result<Value, String> {
     let site = BenchSite::new(&common.site, "")?;
     let server = BenchServer::start(&site)?;
-    closed_loop(&server, arguments.connections, 1, 1, arguments.keys, |number| event("warm", number)).await?;
+    closed_loop(&server, arguments.connections, 1, 1, keys(arguments, "warm"), |number| event("warm", number)).await?;
     let cpu = server.cpu();
-    // Keys of the warm-up must not come again.
     let offset = 1 << 40;
     let mut done =
-        closed_loop(&server, arguments.connections, arguments.seconds, 1, arguments.keys, |number| event("idle", offset + number)).await?;
+        closed_loop(&server, arguments.connections, arguments.seconds, 1, keys(arguments, "run"), |number| event("idle", offset + number))
+            .await?;
     let used = server.cpu().saturating_sub(cpu);
     Ok(json!({
         "events": done.events,
@@ -152,11 +157,11 @@ pub(super) async fn arrays(common: &Common, arguments: &Arguments) -> Result<Val
     let burst = arguments.seconds.min(10);
     let site = BenchSite::new(&common.site, &format!("retention: {{events: {}s}}", burst + 2))?;
     let server = BenchServer::start(&site)?;
-    closed_loop(&server, 8, burst, ARRAY, arguments.keys, |number| array("warm", number, ARRAY)).await?;
+    closed_loop(&server, 8, burst, ARRAY, keys(arguments, "warm"), |number| array("warm", number, ARRAY)).await?;
     let (cpu, expired) = (server.cpu(), metric(&server, "expired_records_total").await?);
     let mark = newest(&server).await?;
     let offset = 1 << 40;
-    let mut done = closed_loop(&server, 8, burst, ARRAY, arguments.keys, |number| array("idle", offset + number, ARRAY)).await?;
+    let mut done = closed_loop(&server, 8, burst, ARRAY, keys(arguments, "run"), |number| array("idle", offset + number, ARRAY)).await?;
     let used = server.cpu().saturating_sub(cpu);
     let (removed, peak) = (metric(&server, "expired_records_total").await? - expired, server.memory(true));
     let stored = site.stored_bytes();
@@ -204,7 +209,7 @@ async fn count_since(server: &BenchServer, mark: &str) -> Result<u64, String> {
     }
 }
 
-pub(super) async fn executions(common: &Common, arguments: &Arguments) -> Result<Value, String> {
+pub(super) async fn executions(common: &Common, arguments: &Arguments, kind: &str) -> Result<Value, String> {
     const TOGETHER: u64 = 10;
     let site = BenchSite::new(&common.site, "")?;
     let server = BenchServer::start(&site)?;
@@ -212,7 +217,8 @@ pub(super) async fn executions(common: &Common, arguments: &Arguments) -> Result
     let cpu = server.cpu();
     let connections = (arguments.connections / 4).max(1);
     let done =
-        closed_loop(&server, connections, arguments.seconds, TOGETHER, arguments.keys, |number| array("run", number, TOGETHER)).await?;
+        closed_loop(&server, connections, arguments.seconds, TOGETHER, keys(arguments, "run"), |number| array(kind, number, TOGETHER))
+            .await?;
     let fed = began.elapsed();
     let succeeded = loop {
         let succeeded = metric(&server, "executions_total{status=\"succeeded\"}").await?;
@@ -240,7 +246,7 @@ pub(super) async fn executions(common: &Common, arguments: &Arguments) -> Result
 pub(super) async fn latency(common: &Common, arguments: &Arguments) -> Result<Value, String> {
     let site = BenchSite::new(&common.site, "")?;
     let server = BenchServer::start(&site)?;
-    closed_loop(&server, 4, 1, 1, false, |number| event("run", number)).await?;
+    closed_loop(&server, 4, 1, 1, None, |number| event("run", number)).await?;
     let sent = fixed_rate(&server, arguments).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let cpu_commit = commit_ms(&server).await?;
