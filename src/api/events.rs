@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::ApiState;
 use super::listing::{PageQuery, event_id};
 use super::problem::Problem;
-use super::webhooks::read;
+use super::webhooks::read_json;
 use crate::engine::{ingest, why};
 use crate::model::event::{Accepted, Dedup, NewEvent, StoredEvent};
 use crate::model::hash::fingerprint;
 use crate::model::ids::EventId;
-use crate::model::json::{RawJson, check_depth, check_numbers, describe};
+use crate::model::json::RawJson;
 use crate::model::principal::Principal;
 use crate::sensors::webhooks::DEFAULT_MEMORY;
 
@@ -39,11 +39,7 @@ pub(super) async fn emit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Accepted>), Problem> {
-    let body = read(body, state.body_bytes).await?;
-    let text =
-        std::str::from_utf8(&body).map_err(|error| Problem::invalid(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
-    check_depth(&body).and_then(|()| check_numbers(text)).map_err(Problem::invalid)?;
-    let emitted: Emitted = serde_json::from_slice(&body).map_err(|error| Problem::invalid(describe(&error)))?;
+    let emitted: Emitted = read_json(body, state.body_bytes).await?;
     if !emitted.payload.text().starts_with('{') {
         return Err(Problem::invalid("`payload` must be a JSON object"));
     }

@@ -12,12 +12,11 @@ use serde_json::{Map, Value, json};
 use super::ApiState;
 use super::listing::{PageQuery, execution_id};
 use super::problem::Problem;
-use super::webhooks::read;
+use super::webhooks::read_json;
 use crate::engine::Engine;
 use crate::engine::ingest::cause;
 use crate::model::action::masked;
 use crate::model::execution::{Execution, Status};
-use crate::model::json::{check_depth, check_numbers, describe};
 use crate::model::principal::Principal;
 
 /// An execution as it may be shown.
@@ -43,11 +42,7 @@ pub(super) async fn request(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    let body = read(body, state.body_bytes).await?;
-    let text =
-        std::str::from_utf8(&body).map_err(|error| Problem::invalid(format!("the body is not UTF-8 at byte {}", error.valid_up_to())))?;
-    check_depth(&body).and_then(|()| check_numbers(text)).map_err(Problem::invalid)?;
-    let requested: Requested = serde_json::from_slice(&body).map_err(|error| Problem::invalid(describe(&error)))?;
+    let requested: Requested = read_json(body, state.body_bytes).await?;
     let execution = state.engine.request(&requested.action, &requested.parameters, principal, cause(&headers)).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
 }

@@ -12,11 +12,13 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::{ApiState, Peer};
 use crate::engine::ingest::{self, Taken};
 use crate::model::event::Accepted;
+use crate::model::json::{check_depth, check_numbers, describe};
 use crate::model::sensor::{SensorDefinition, SensorKind};
 
 /// A body of so many times the limit is refused before it is read.
@@ -68,6 +70,15 @@ pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Problem::too_large(limit)),
         Err(error) => Err(Problem::invalid(format!("the body broke off: {error}"))),
     }
+}
+
+/// Reads a body as JSON of a known form.
+pub(super) async fn read_json<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Problem> {
+    let body = read(body, limit).await?;
+    let not_text = |error: std::str::Utf8Error| Problem::invalid(format!("the body is not UTF-8 at byte {}", error.valid_up_to()));
+    let text = std::str::from_utf8(&body).map_err(not_text)?;
+    check_depth(&body).and_then(|()| check_numbers(text)).map_err(Problem::invalid)?;
+    serde_json::from_str(text).map_err(|error| Problem::invalid(describe(&error)))
 }
 
 /// The answer to a sender.
