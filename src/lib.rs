@@ -1,7 +1,8 @@
 //! Signalman: sensors watch, rules decide, packs act.
 //!
 //! The map, in reading order. A singular module is one mechanism; a plural module is a folder of peers behind one trait and one
-//! list. Imports go one way, from the end of this list to its beginning; `tests/it/tidy.rs` holds that.
+//! list. Imports go one way; `tests/it/tidy.rs` has the order and holds it. `script` stands in it twice:
+//! `expr` below `template`, `host` above `outbound`.
 
 pub mod model;
 pub mod clock;

@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::{ApiState, Peer};
 use crate::engine::ingest::{self, Taken};
 use crate::model::event::Accepted;
-use crate::model::json::{check_depth, check_numbers, describe};
+use crate::model::json::{check, describe};
 use crate::model::sensor::{SensorDefinition, SensorKind};
 
 /// A body of so many times the limit is refused before it is read.
@@ -77,7 +77,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(body: Body, limit: usize) -> 
     let body = read(body, limit).await?;
     let not_text = |error: std::str::Utf8Error| Problem::invalid(format!("the body is not UTF-8 at byte {}", error.valid_up_to()));
     let text = std::str::from_utf8(&body).map_err(not_text)?;
-    check_depth(&body).and_then(|()| check_numbers(text)).map_err(Problem::invalid)?;
+    check(text).map_err(Problem::invalid)?;
     serde_json::from_str(text).map_err(|error| Problem::invalid(describe(&error)))
 }
 

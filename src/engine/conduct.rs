@@ -69,6 +69,9 @@ struct LaneKey {
     runner: &'static str,
     pack: String,
     action: String,
+    /// Whether a crash does no harm to what was started and not begun: it is simply tried again. As it was when it was asked for, so
+    /// that a change of the action does not change what waits.
+    idempotent: bool,
 }
 
 #[derive(Default)]
@@ -76,8 +79,6 @@ struct Lane {
     waiting: VecDeque<ExecutionId>,
     /// Those that run, the oldest first.
     running: BTreeSet<(DateTime<Utc>, ExecutionId)>,
-    /// Whether a crash does no harm to what was started and not begun: it is simply tried again.
-    idempotent: bool,
     /// How long its attempts take lately, in milliseconds.
     pace_ms: Option<f64>,
 }
@@ -91,18 +92,18 @@ const AHEAD_AT_MOST: f64 = 8.0;
 
 impl Lane {
     /// How many attempts one place of the runner is worth.
-    fn ahead(&self, now: DateTime<Utc>) -> f64 {
-        let Some(pace) = self.pace_ms.filter(|_| self.idempotent) else { return 1.0 };
+    fn ahead(&self, key: &LaneKey, now: DateTime<Utc>) -> f64 {
+        let Some(pace) = self.pace_ms.filter(|_| key.idempotent) else { return 1.0 };
         // One that hangs says more than those before it.
         let oldest = self.running.first().map_or(0.0, |(since, _)| milliseconds(now - *since));
         (AHEAD_MS / pace.max(oldest).max(0.001)).clamp(1.0, AHEAD_AT_MOST)
     }
 
     /// The places that are taken, if so many attempts run.
-    fn places(&self, running: usize, now: DateTime<Utc>) -> f64 {
+    fn places(&self, key: &LaneKey, running: usize, now: DateTime<Utc>) -> f64 {
         #[allow(clippy::cast_precision_loss, reason = "a small number")]
         let running = running as f64;
-        running / self.ahead(now)
+        running / self.ahead(key, now)
     }
 
     fn ended(&mut self, started_at: Option<DateTime<Utc>>, id: ExecutionId, now: DateTime<Utc>) {
@@ -219,8 +220,7 @@ impl Conductor {
             catalog.actions.get(&execution.request.action).and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
         let action = execution.request.action.clone();
         let pack = action.split('.').next().unwrap_or_default().to_string();
-        let lane = LaneKey { runner: runner.map_or("", |(name, _)| *name), pack, action };
-        self.lanes.entry(lane.clone()).or_default().idempotent = execution.request.idempotent;
+        let lane = LaneKey { runner: runner.map_or("", |(name, _)| *name), pack, action, idempotent: execution.request.idempotent };
         match execution.state.next_attempt_at {
             Some(at) if execution.state.status == Status::Delayed => self.due.push(Reverse((at, id))),
             _ => self.lanes.entry(lane.clone()).or_default().waiting.push_back(id),
@@ -317,7 +317,7 @@ impl Conductor {
         let mut taken: HashMap<&'static str, f64> = HashMap::new();
         let mut of_pack: HashMap<(&'static str, String), f64> = HashMap::new();
         for (key, lane) in self.lanes.iter().filter(|(_, lane)| !lane.running.is_empty()) {
-            let places = lane.places(lane.running.len(), now);
+            let places = lane.places(key, lane.running.len(), now);
             *taken.entry(key.runner).or_default() += places;
             *of_pack.entry((key.runner, key.pack.clone())).or_default() += places;
         }
@@ -334,7 +334,7 @@ impl Conductor {
                 let taken = taken.entry(key.runner).or_default();
                 let of_pack = of_pack.entry((key.runner, key.pack.clone())).or_default();
                 let lane = self.lanes.get_mut(key).expect("lanes are never removed");
-                let more = lane.places(lane.running.len() + 1, now) - lane.places(lane.running.len(), now);
+                let more = lane.places(key, lane.running.len() + 1, now) - lane.places(key, lane.running.len(), now);
                 if *taken + more > all + ROUNDING || *of_pack + more > own + ROUNDING {
                     continue;
                 }

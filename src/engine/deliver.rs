@@ -96,7 +96,8 @@ pub async fn run(engine: Arc<Engine>, mut postman: Postman, stop: Stop) {
     // What was read from the store may also stand in the channel, or come there a moment later.
     let mut recent = Recent::default();
     loop {
-        if postman.inbox.is_empty() && postman.overflow.swap(false, Ordering::AcqRel) {
+        // Only when all that is at hand has been delivered and recorded: what is read now is not at hand a second time.
+        if ready.is_empty() && postman.inbox.is_empty() && postman.overflow.swap(false, Ordering::AcqRel) {
             match engine.store.waiting_messages(Some(&postman.name), READ_TOGETHER).await {
                 Ok(waiting) => {
                     if waiting.len() == READ_TOGETHER {
@@ -145,7 +146,7 @@ impl Recent {
             return false;
         }
         self.order.push_back(id);
-        if self.order.len() > HELD_MESSAGES * 4 {
+        if self.order.len() > READ_TOGETHER + HELD_MESSAGES {
             let oldest = self.order.pop_front();
             oldest.map(|oldest| self.known.remove(&oldest));
         }

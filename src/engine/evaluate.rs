@@ -105,7 +105,6 @@ impl InFlight {
 struct Prepared {
     batch: Batch,
     evaluated: Vec<Evaluated>,
-    requested: Vec<Arc<Execution>>,
     /// Senders' keys, as the store has them and as this commit changes them.
     known: HashMap<String, Sighting>,
     /// Where a key stands among the batch's sightings.
@@ -164,7 +163,7 @@ async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, prepared: &mut Pre
 
 /// Makes it durable, answers the senders, hands on what is to be done. Answers whether it is durable.
 async fn commit(engine: &Engine, prepared: Prepared) -> bool {
-    let Prepared { batch, evaluated, requested, .. } = prepared;
+    let Prepared { batch, evaluated, .. } = prepared;
     let mut sequence = 0;
     if !batch.is_empty() {
         let started = engine.clock.now();
@@ -184,10 +183,10 @@ async fn commit(engine: &Engine, prepared: Prepared) -> bool {
         engine.metrics.commit_seconds.observe(took.as_secs_f64());
     }
     count(engine, &batch.events, &evaluated);
-    for execution in requested.iter().filter(|execution| execution.state.status.is_final()) {
+    for execution in batch.requested.iter().filter(|execution| execution.state.status.is_final()) {
         engine.metrics.executions.with_label_values(&[execution.state.status.name()]).inc();
     }
-    let open: Vec<_> = requested.iter().filter(|execution| !execution.state.status.is_final()).cloned().collect();
+    let open: Vec<_> = batch.requested.iter().filter(|execution| !execution.state.status.is_final()).cloned().collect();
     if !open.is_empty() {
         engine.hand_over(open).await;
     }
@@ -195,7 +194,7 @@ async fn commit(engine: &Engine, prepared: Prepared) -> bool {
         let _ = delivery.reply.send(outcome); // the sender has gone; its event stays
     }
     let mut items: Vec<Item> = batch.events.into_iter().map(Item::Event).collect();
-    items.extend(requested.into_iter().map(Item::Execution));
+    items.extend(batch.requested.into_iter().map(Item::Execution));
     engine.stream.publish(sequence, items);
     engine.outbox.wake(batch.messages);
     true
@@ -380,9 +379,7 @@ impl Work<'_> {
             execution.change(change).expect("a requested execution can fail");
             self.prepared.batch.messages.extend(notices::of(self.catalog, &execution, event.received_at));
         }
-        let execution = Arc::new(execution);
-        self.prepared.batch.requested.push(Arc::clone(&execution));
-        self.prepared.requested.push(execution);
+        self.prepared.batch.requested.push(Arc::new(execution));
         id
     }
 }

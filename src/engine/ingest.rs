@@ -78,7 +78,7 @@ pub async fn webhook(
         return Err(Refused::Accept(AcceptError::Overloaded(engine.load.full())));
     }
     let kind = webhooks::decoder(decoder).ok_or_else(|| Refused::Unknown(format!("there is no decoder `{decoder}`")))?;
-    let hook = Hook { name, trigger, repeats: *repeats, memory: *memory, now: engine.clock.now() };
+    let hook = Hook { name, trigger, repeats: *repeats, memory: *memory };
     let mut decoded = kind.decoder.decode(&hook, headers, body).map_err(Refused::Rejected)?;
     if decoded.truncated > 0 {
         engine.metrics.truncated_alerts.inc_by(decoded.truncated);

@@ -71,7 +71,7 @@ pub struct EngineParts {
     pub outbox: Outbox,
 }
 
-/// How much is under way.
+/// How much is under way, and whether more can be taken.
 pub struct Load {
     open: AtomicUsize,
     limit: usize,

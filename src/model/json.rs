@@ -36,8 +36,7 @@ impl RawJson {
     /// # Errors
     /// With line and column when it is not.
     pub fn parse(text: &str) -> Result<Self, String> {
-        check_depth(text.as_bytes())?;
-        check_numbers(text)?;
+        check(text)?;
         serde_json::from_str::<Box<RawValue>>(text).map(Self::from_raw).map_err(|error| describe(&error))
     }
 
@@ -110,11 +109,20 @@ pub fn check_depth(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// What every text from outside must pass before it is parsed: [`check_depth`] and [`check_readable`].
+///
+/// # Errors
+/// What either of them says.
+pub fn check(text: &str) -> Result<(), String> {
+    check_depth(text.as_bytes())?;
+    check_readable(text)
+}
+
 /// Refuses what is JSON and yet no program can read: numbers beyond the range of a double (`1e999`) and halves of characters (`\ud800`).
 ///
 /// # Errors
 /// When there is one; names it.
-pub fn check_numbers(text: &str) -> Result<(), String> {
+pub fn check_readable(text: &str) -> Result<(), String> {
     let bytes = text.as_bytes();
     let (mut at, mut in_string) = (0, false);
     while at < bytes.len() {
@@ -185,13 +193,13 @@ mod tests {
     #[test]
     fn numbers_that_no_double_holds_are_refused() {
         for fine in ["[1e300, -1.5E-9, 123456789012345678901234567890]", "\"1e999 \\\" 1e999\"", "{\"true\": true}"] {
-            assert_eq!(check_numbers(fine), Ok(()), "{fine}");
+            assert_eq!(check_readable(fine), Ok(()), "{fine}");
         }
-        assert_eq!(check_numbers("{\"n\": -1e999}").unwrap_err(), "the number `1e999` is out of range");
-        assert!(check_numbers(&"9".repeat(400)).is_err());
-        assert_eq!(check_numbers("\"\\ud83d\\ude00 \\u00e9\""), Ok(()));
-        assert_eq!(check_numbers("{\"x\": \"\\ud800\"}").unwrap_err(), "`\\ud800` is half of a character");
-        assert!(check_numbers("\"\\udc00\"").is_err());
+        assert_eq!(check_readable("{\"n\": -1e999}").unwrap_err(), "the number `1e999` is out of range");
+        assert!(check_readable(&"9".repeat(400)).is_err());
+        assert_eq!(check_readable("\"\\ud83d\\ude00 \\u00e9\""), Ok(()));
+        assert_eq!(check_readable("{\"x\": \"\\ud800\"}").unwrap_err(), "`\\ud800` is half of a character");
+        assert!(check_readable("\"\\udc00\"").is_err());
     }
 
     #[test]

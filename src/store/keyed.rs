@@ -205,11 +205,11 @@ fn write_loop<K: Keyspace>(space: &K, mut waiting: mpsc::Receiver<Commit>, mut s
 
 /// Writes a group of commits with one sync and answers each. An error means that it is unknown what is durable.
 fn write_group<K: Keyspace>(space: &K, group: Vec<Commit>, sequence: &mut u64) -> Result<(), StoreError> {
-    let checked = group.iter().any(|commit| !commit.expectations.is_empty());
-    // What earlier commits of the group write, as later ones must see it.
+    let last_that_looks = group.iter().rposition(|commit| !commit.expectations.is_empty()).unwrap_or(0);
+    // What earlier commits of the group write, as later ones must see it; most groups are one commit and need none of it.
     let mut overlay: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
     let (mut all, mut replies) = (Vec::new(), Vec::with_capacity(group.len()));
-    for commit in group {
+    for (index, commit) in group.into_iter().enumerate() {
         match unmet(space, &overlay, &commit.expectations) {
             Ok(None) => {}
             Ok(Some(what)) => {
@@ -221,7 +221,7 @@ fn write_group<K: Keyspace>(space: &K, group: Vec<Commit>, sequence: &mut u64) -
                 continue;
             }
         }
-        if checked {
+        if index < last_that_looks {
             for operation in &commit.operations {
                 match operation {
                     Operation::Put(key, value) => {
@@ -280,7 +280,7 @@ fn unmet<K: Keyspace>(
 /// Sightings are kept in one range a day, so that old ones are removed as a whole.
 const SIGHTING_DAY_S: i64 = 86_400;
 
-/// For so long after midnight a sighting of the day before may be on its way.
+/// For so long around midnight a sighting may stand in the range of the other day.
 const MIDNIGHT: Duration = Duration::from_secs(60);
 
 fn sighting_key(day: u32, key: &str) -> Vec<u8> {
@@ -298,10 +298,10 @@ fn before(at: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
     chrono::Duration::from_std(span).ok().and_then(|span| at.checked_sub_signed(span)).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// The ranges that may hold a sighting since a time, the newest first. Where the clock goes back over midnight, what was seen on the
-/// wrong side of it is looked for no more: a minute before midnight tomorrow's range counts as well.
+/// The ranges that may hold a sighting since a time, the newest first. Shortly before midnight tomorrow's is one of them: the clock may
+/// have gone back over midnight.
 fn days(since: DateTime<Utc>, now: DateTime<Utc>) -> impl Iterator<Item = u32> {
-    let soon = now.checked_add_signed(chrono::Duration::seconds(60)).unwrap_or(now);
+    let soon = chrono::Duration::from_std(MIDNIGHT).ok().and_then(|span| now.checked_add_signed(span)).unwrap_or(now);
     (day_of(since)..=day_of(soon)).rev()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use signalman::chat::adapters;
-use signalman::clock::{Clock, SimulatedClock, SystemClock};
+use signalman::clock::SimulatedClock;
 use signalman::journal::{AcceptError, Journal, inline};
 use signalman::model::event::{Accepted, Event, NewEvent, StoredEvent};
 use signalman::model::execution::{Change, Execution, Request, Status};
@@ -377,7 +377,7 @@ async fn sensors_emit_and_stop() {
 #[test]
 fn decoders_read_their_examples_and_refuse_the_rest() {
     for kind in webhooks::DECODERS {
-        let hook = webhooks::Hook { name: "h", trigger: "t.e", repeats: false, memory: Duration::from_secs(60), now: SystemClock.now() };
+        let hook = webhooks::Hook { name: "h", trigger: "t.e", repeats: false, memory: Duration::from_secs(60) };
         let decoded = kind.decoder.decode(&hook, &axum::http::HeaderMap::new(), kind.example.as_bytes());
         let decoded = decoded.unwrap_or_else(|rejected| panic!("{}: {rejected:?}", kind.name));
         assert!(!decoded.events.is_empty());

@@ -177,3 +177,26 @@ async fn a_failure_at_any_commit_leads_to_the_same_end() {
     println!("the store was made to fail after each of {budget} commits");
     assert!(budget >= 5, "the story has fewer commits than it should: {budget}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_outbox_is_delivered_once_each() {
+    const WAITING: usize = 12_000;
+    let (ids, store) = (signalman::model::ids::IdSource::seeded(1), memory(&MemorySpace::default()));
+    let at = chrono::DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+    let message = |_| Message {
+        id: ids.message(at),
+        channel: "ops".into(),
+        destination: signalman::model::message::Destination { adapter: "console".into(), to: "ops".into() },
+        text: "waiting".into(),
+        created_at: at,
+        execution: None,
+        delivery: signalman::model::message::Delivery::Waiting,
+    };
+    store.commit(&Batch { messages: (0..WAITING).map(message).collect(), ..Batch::default() }).await.unwrap();
+    let site = TestSite::empty().file("signalman.yaml", "listen: 127.0.0.1:0\nretention: {executions: 36500d}\n");
+    let world = World::start(&site, Arc::clone(&store)).await.unwrap();
+    eventually("the outbox to be empty", || async { store.waiting_messages(None, 1).await.unwrap().is_empty().then_some(()) }).await;
+    let sent = world.app.engine.metrics.messages.with_label_values(&["sent"]).get();
+    world.app.stop().await;
+    assert_eq!(sent, WAITING as u64, "each is delivered once, however often the outbox is read");
+}

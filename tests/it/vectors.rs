@@ -44,13 +44,7 @@ fn what_alertmanager_really_posts() {
         ("resolved", &["resolved"], 0),
     ];
     let decoder = webhooks::decoder("alertmanager").unwrap().decoder;
-    let hook = Hook {
-        name: "am",
-        trigger: "alertmanager.alert",
-        repeats: false,
-        memory: webhooks::DEFAULT_MEMORY,
-        now: chrono::DateTime::UNIX_EPOCH,
-    };
+    let hook = Hook { name: "am", trigger: "alertmanager.alert", repeats: false, memory: webhooks::DEFAULT_MEMORY };
     let mut keys = std::collections::BTreeMap::new();
     for (name, statuses, truncated) in cases {
         let decoded =

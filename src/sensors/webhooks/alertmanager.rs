@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::{Decoded, DecoderKind, Hook, Rejected, WebhookDecoder, text};
 use crate::model::event::{Dedup, NewEvent};
 use crate::model::hash::sha256_hex;
-use crate::model::json::{RawJson, check_depth, check_numbers, describe, type_name};
+use crate::model::json::{RawJson, check_depth, check_readable, describe, type_name};
 
 /// The kind.
 pub const KIND: DecoderKind = DecoderKind {
@@ -83,7 +83,7 @@ impl WebhookDecoder for Alertmanager {
 }
 
 fn event(hook: &Hook<'_>, group: &Map<String, Value>, raw: &RawValue) -> NewEvent {
-    let read = check_numbers(raw.get()).and_then(|()| serde_json::from_str::<Value>(raw.get()).map_err(|error| describe(&error)));
+    let read = check_readable(raw.get()).and_then(|()| serde_json::from_str::<Value>(raw.get()).map_err(|error| describe(&error)));
     let (alert, fault) = match read {
         Ok(alert) => (alert, None),
         Err(fault) => (Value::from(raw.get()), Some(fault)),
@@ -165,13 +165,7 @@ mod tests {
     use serde_json::json;
 
     fn decode(body: &Value) -> Result<Decoded, Rejected> {
-        let hook = Hook {
-            name: "am",
-            trigger: "alertmanager.alert",
-            repeats: false,
-            memory: super::super::DEFAULT_MEMORY,
-            now: DateTime::UNIX_EPOCH,
-        };
+        let hook = Hook { name: "am", trigger: "alertmanager.alert", repeats: false, memory: super::super::DEFAULT_MEMORY };
         Alertmanager.decode(&hook, &HeaderMap::new(), body.to_string().as_bytes())
     }
 

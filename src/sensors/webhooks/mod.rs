@@ -6,7 +6,6 @@ pub mod generic;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use chrono::{DateTime, Utc};
 
 use crate::model::event::NewEvent;
 
@@ -23,8 +22,6 @@ pub struct Hook<'h> {
     pub repeats: bool,
     /// How long a key is remembered.
     pub memory: Duration,
-    /// Now.
-    pub now: DateTime<Utc>,
 }
 
 impl Hook<'_> {
