@@ -119,3 +119,11 @@ pub fn spawn_bounded<T: Send + 'static>(work: impl Future<Output = T> + Send + '
 pub fn spawn_thread(name: &str, stack_bytes: usize, work: impl FnOnce() + Send + 'static) -> std::io::Result<ThreadHandle<()>> {
     std::thread::Builder::new().name(name.to_string()).stack_size(stack_bytes).spawn(work)
 }
+
+/// Runs work that blocks on a thread kept for such.
+///
+/// # Errors
+/// When it panicked, or the process stops.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, tokio::task::JoinError> {
+    tokio::task::spawn_blocking(work).await
+}

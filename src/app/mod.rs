@@ -32,7 +32,7 @@ use crate::script::host::Surroundings;
 use crate::store::keyed::KeyedStore;
 use crate::store::lock::FolderLock;
 use crate::store::memory::MemorySpace;
-use crate::store::sled::SledSpace;
+use crate::store::migrate;
 use crate::store::{Batch, CommitError, Page, Ruleset, Store, StoreError};
 use crate::tasks::{Stop, Tasks};
 use crate::telemetry::Metrics;
@@ -103,7 +103,7 @@ pub fn open_store(config: &SiteConfig) -> Result<(Arc<dyn Store>, FolderLock), S
     let lock = FolderLock::take(&config.data)?;
     let store: Arc<dyn Store> = match config.store {
         StoreKind::Memory => Arc::new(KeyedStore::new(MemorySpace::default())?),
-        StoreKind::Embedded => Arc::new(KeyedStore::new(SledSpace::open(&config.data.join("store"))?)?),
+        StoreKind::Embedded => Arc::new(migrate::open(&config.data.join("store"))?),
     };
     Ok((store, lock))
 }

@@ -137,6 +137,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
             return answer.into();
         }
     };
+    crate::telemetry::log_panics();
     let common = &arguments.common;
     let outcome = match arguments.command {
         Command::Serve(arguments) => serve::run(common, &arguments, environment),

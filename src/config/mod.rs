@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
@@ -14,6 +13,7 @@ use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{self, Content, Node};
 use crate::model::message::Destination;
 use crate::model::secret::Secret;
+use crate::store::{Keep, Limit};
 
 /// The file's name in the site folder.
 pub const FILE: &str = "signalman.yaml";
@@ -64,15 +64,6 @@ pub struct Limits {
     pub script_threads: usize,
 }
 
-/// How long things are kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Events and verdicts.
-    pub events: Duration,
-    /// Executions and messages.
-    pub executions: Duration,
-}
-
 /// The settings of a site, checked.
 #[derive(Clone, Debug)]
 pub struct SiteConfig {
@@ -96,8 +87,8 @@ pub struct SiteConfig {
     pub open_webhooks: BTreeSet<String>,
     /// The same, with line and column.
     pub open_webhooks_at: Vec<(String, usize, usize)>,
-    /// How long things are kept.
-    pub retention: Retention,
+    /// How much is kept.
+    pub retention: Keep,
     /// What may be at once.
     pub limits: Limits,
 }
@@ -149,7 +140,7 @@ fn defaults(site: &Path) -> SiteConfig {
         channels: BTreeMap::from([("ops".to_string(), Destination { adapter: "console".into(), to: "ops".into() })]),
         open_webhooks: BTreeSet::new(),
         open_webhooks_at: Vec::new(),
-        retention: Retention { events: Duration::from_secs(7 * 86_400), executions: Duration::from_secs(30 * 86_400) },
+        retention: Keep::default(),
         limits: Limits { body_bytes: 1 << 20, webhook_concurrency: 512, open_executions: 100_000, script_threads: 32 },
     }
 }
@@ -202,9 +193,10 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
     if let Some(node) = fields.node("retention")
         && let Some(mut inner) = Fields::of(fields.source, node, "`retention`", fields.faults)
     {
-        config.retention.events = inner.duration("events").unwrap_or(config.retention.events);
-        config.retention.executions = inner.duration("executions").unwrap_or(config.retention.executions);
-        let _ = inner.duration("output"); // output is kept with its execution in this version
+        let keep = &mut config.retention;
+        for (name, limit) in [("events", &mut keep.events), ("executions", &mut keep.executions), ("output", &mut keep.outputs)] {
+            read_limit(&mut inner, name, limit);
+        }
         inner.finish();
     }
     if let Some(node) = fields.node("limits")
@@ -213,6 +205,23 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
         read_limits(inner, &mut config.limits);
     }
     fields.finish();
+}
+
+/// How much is kept of one kind: a span, or `{age: 7d, count: 1000000}`.
+fn read_limit(fields: &mut Fields<'_, '_>, name: &'static str, limit: &mut Limit) {
+    let Some(node) = fields.node(name) else { return };
+    if !matches!(node.content, Content::Map(_)) {
+        limit.age = fields.duration(name).unwrap_or(limit.age);
+    } else if let Some(mut inner) = Fields::of(fields.source, node, name, fields.faults) {
+        limit.age = inner.duration("age").unwrap_or(limit.age);
+        if let Some(node) = inner.node("count") {
+            match inner.count("count") {
+                Some(0) => inner.fault(node, "`count` must be at least 1"),
+                count => limit.count = count.or(limit.count),
+            }
+        }
+        inner.finish();
+    }
 }
 
 fn read_limits(mut fields: Fields<'_, '_>, limits: &mut Limits) {

@@ -27,6 +27,8 @@ use crate::tasks::{self, Stop};
 pub enum Command {
     /// Executions that are durable and not started.
     Requested(Vec<Arc<Execution>>),
+    /// The store works again after a failure: what is open there and unknown here was committed without anybody being told.
+    Resync(Vec<Execution>),
     /// An attempt has ended.
     Ended {
         /// Whose.
@@ -135,6 +137,8 @@ struct Conductor {
     lanes: BTreeMap<LaneKey, Lane>,
     due: BinaryHeap<Reverse<(DateTime<Utc>, ExecutionId)>>,
     commands: mpsc::Sender<Command>,
+    /// Taken in by a resync; whoever asked for them may still say so.
+    resynced: HashSet<ExecutionId>,
     drain: Stop,
     stop: Stop,
 }
@@ -168,6 +172,7 @@ pub async fn run(
         lanes: BTreeMap::new(),
         due: BinaryHeap::new(),
         commands,
+        resynced: HashSet::new(),
         drain: drain.clone(),
         stop: stop.clone(),
     };
@@ -233,7 +238,21 @@ impl Conductor {
             match command {
                 Command::Requested(executions) => {
                     for execution in executions {
-                        self.admit(execution);
+                        if self.resynced.remove(&execution.id) {
+                            self.engine.closed(1); // counted by the resync already
+                        } else {
+                            self.admit(execution);
+                        }
+                    }
+                }
+                Command::Resync(executions) => {
+                    for execution in executions {
+                        let waits = matches!(execution.state.status, Status::Requested | Status::Delayed);
+                        if waits && !self.open.contains_key(&execution.id) {
+                            self.engine.opened(1);
+                            self.resynced.insert(execution.id);
+                            self.admit(Arc::new(execution));
+                        }
                     }
                 }
                 Command::Ended { id, outcome } => self.end(id, outcome, effects),
@@ -397,8 +416,7 @@ impl Conductor {
                 self.engine.metrics.executions.with_label_values(&[status.name()]).inc();
             }
         }
-        self.engine.load.closed(closed);
-        self.engine.metrics.open_executions.sub(i64::try_from(closed).unwrap_or(0));
+        self.engine.closed(closed);
         for stop in stops {
             stop.stop();
         }
@@ -413,16 +431,21 @@ impl Conductor {
     }
 
     async fn commit(&self, batch: &Batch) -> Option<u64> {
+        let mut failed = false;
         loop {
             match self.engine.store.commit(batch).await {
                 Ok(committed) => return Some(committed.sequence),
+                // A commit that failed may have been made all the same, as is seen when the store works again.
+                Err(CommitError::Conflict { .. }) if failed && self.is_stored(batch).await => return self.engine.store.sequence().await.ok(),
                 Err(CommitError::Conflict { what }) => {
                     // Only this task changes open executions; another process has the store.
                     tracing::error!("{what} was changed by another process; this one stops conducting");
                     return None;
                 }
                 Err(CommitError::Store(error)) => {
-                    tracing::error!("states of executions cannot be committed, trying again: {error}");
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::error!("states of executions cannot be committed, trying again: {error}");
+                    }
                     tokio::select! {
                         () = self.stop.stopped() => return None,
                         () = clock::sleep(&*self.engine.clock, COMMIT_PAUSE) => {}
@@ -430,6 +453,18 @@ impl Conductor {
                 }
             }
         }
+    }
+
+    /// Whether the states of a batch are those that are stored.
+    async fn is_stored(&self, batch: &Batch) -> bool {
+        let last: HashMap<ExecutionId, u32> = batch.states.iter().map(|(id, state)| (*id, state.version)).collect();
+        for (id, version) in last {
+            match self.engine.store.execution(id).await {
+                Ok(Some(stored)) if stored.state.version == version => {}
+                _ => return false,
+            }
+        }
+        true
     }
 
     fn perform(&self, call: ActionCall, cx: RunContext, kind: &'static str) {

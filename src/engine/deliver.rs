@@ -74,6 +74,14 @@ impl Outbox {
         self.adapters.contains_key(adapter)
     }
 
+    /// Lets the postmen read from the store what waits there: some of it may be known to nobody.
+    pub fn reread(&self) {
+        for lane in self.adapters.values() {
+            lane.overflow.store(true, Ordering::Release);
+            lane.more.notify_one();
+        }
+    }
+
     /// Tells the postmen of messages that are durable. Never waits: what does not fit is read from the store later.
     pub fn wake(&self, messages: Vec<Message>) {
         for message in messages {
@@ -187,6 +195,7 @@ async fn record(engine: &Engine, messages: Vec<Message>, stop: &Stop) -> bool {
         return true;
     }
     let batch = Batch { deliveries: messages, ..Batch::default() };
+    let mut failed = false;
     loop {
         match engine.store.commit(&batch).await {
             Ok(committed) => {
@@ -200,7 +209,9 @@ async fn record(engine: &Engine, messages: Vec<Message>, stop: &Stop) -> bool {
                 return true;
             }
             Err(error) => {
-                tracing::error!("deliveries cannot be recorded, trying again: {error}");
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::error!("deliveries cannot be recorded, trying again: {error}");
+                }
                 tokio::select! { () = stop.stopped() => return false, () = clock::sleep(&*engine.clock, Duration::from_secs(1)) => {} }
             }
         }

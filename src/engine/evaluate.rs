@@ -260,14 +260,16 @@ impl Work<'_> {
                 seen_at: now,
                 repeats: 0,
                 body: dedup.body,
-                first: Some(dedup.memory),
+                memory: dedup.memory,
+                first: true,
             };
             self.remember(sighting);
             return accepted;
         };
         // The memory slides: what keeps coming is kept in mind.
         sighting.seen_at = now;
-        sighting.first = None;
+        sighting.memory = dedup.memory;
+        sighting.first = false;
         let accepted = if dedup.repeats {
             sighting.repeats += 1;
             new.payload = with_repeat(&new.payload, sighting.repeats);

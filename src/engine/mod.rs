@@ -17,7 +17,7 @@ pub mod supervise;
 pub mod why;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -77,13 +77,15 @@ pub struct Load {
     limit: usize,
     ready: AtomicBool,
     broken: OnceLock<String>,
+    refusing: Mutex<Option<String>>,
+    refuses: AtomicBool,
 }
 
 impl Load {
     /// Nothing under way; not ready.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { open: AtomicUsize::new(0), limit, ready: AtomicBool::new(false), broken: OnceLock::new() }
+        Self { open: AtomicUsize::new(0), limit, ready: AtomicBool::new(false), broken: OnceLock::new(), refusing: Mutex::default(), refuses: AtomicBool::new(false) }
     }
 
     /// Executions that have not ended.
@@ -95,16 +97,23 @@ impl Load {
     /// Whether more can be taken.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.open() < self.limit && self.broken.get().is_none()
+        self.open() < self.limit && self.broken.get().is_none() && !self.refuses.load(Ordering::Acquire)
     }
 
     /// Why there is no room, in words.
     #[must_use]
     pub fn full(&self) -> String {
-        match self.broken.get() {
-            Some(broken) => broken.clone(),
-            None => format!("{} executions have not ended; try again later", self.open()),
+        if let Some(broken) = self.broken.get() {
+            return broken.clone();
         }
+        let refusing = self.refusing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        refusing.unwrap_or_else(|| format!("{} executions have not ended; try again later", self.open()))
+    }
+
+    /// Notes why nothing new is taken for now, or that it is again.
+    pub fn set_refusing(&self, why: Option<String>) {
+        self.refuses.store(why.is_some(), Ordering::Release);
+        *self.refusing.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Notes that a part that everything needs has ended by mistake: from now on nothing is taken, and the process says it is not ready.
@@ -262,10 +271,19 @@ impl Engine {
         }
     }
 
+    fn opened(&self, count: usize) {
+        self.load.opened(count);
+        self.metrics.open_executions.add(i64::try_from(count).unwrap_or(0));
+    }
+
+    fn closed(&self, count: usize) {
+        self.load.closed(count);
+        self.metrics.open_executions.sub(i64::try_from(count).unwrap_or(0));
+    }
+
     /// Gives committed executions to the conductor.
     async fn hand_over(&self, executions: Vec<Arc<Execution>>) {
-        self.load.opened(executions.len());
-        self.metrics.open_executions.add(i64::try_from(executions.len()).unwrap_or(0));
+        self.opened(executions.len());
         // Closed only when the engine stops; they are durable and start after the next start.
         let _ = self.commands.send(Command::Requested(executions)).await;
     }

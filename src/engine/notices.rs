@@ -13,6 +13,24 @@ use crate::model::rule::Outcome;
 /// Where failures go unless a rule says otherwise.
 pub const OPS: &str = "ops";
 
+/// The message that tells that the store cannot be used.
+#[must_use]
+pub fn store_failing(catalog: &Catalog, id: MessageId, why: &str, now: DateTime<Utc>) -> Option<Message> {
+    let Some(destination) = catalog.channels.get(OPS) else {
+        tracing::error!("nobody can be told that the store fails: the site has no channel `{OPS}`");
+        return None;
+    };
+    Some(Message {
+        id,
+        channel: OPS.to_string(),
+        destination: destination.clone(),
+        text: bounded(words::store_failing(why)),
+        created_at: now,
+        execution: None,
+        delivery: Delivery::Waiting,
+    })
+}
+
 /// The message that tells how an execution ended, if anyone is to be told.
 #[must_use]
 pub fn of(catalog: &Catalog, execution: &Execution, now: DateTime<Utc>) -> Option<Message> {

@@ -58,8 +58,7 @@ pub async fn settle(engine: &Engine) -> Result<(Vec<Execution>, Recovered), Stor
     commit(engine, batch).await?;
     give_up_messages(engine).await?;
     open.retain(|execution| !execution.state.status.is_final());
-    engine.load.opened(open.len());
-    engine.metrics.open_executions.add(i64::try_from(open.len()).unwrap_or(0));
+    engine.opened(open.len());
     Ok((open, found))
 }
 

@@ -1,155 +1,176 @@
-//! The store over any ordered key space: encodes batches, checks what they rely on, and shares one sync among the commits
-//! that wait at the same time.
-//!
-//! One thread per key space writes. It takes whatever is waiting, without a timer, and acknowledges after the sync.
+//! The store over a space of databases: the domain's words carried out with records.
 
-use std::collections::{HashMap, HashSet};
+use std::io::Write;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::archive::{self, Summary};
+use super::checked::Change;
+use super::lanes::{self, Lane};
+use super::layers::{Layers, Sizes, View};
 use super::record::{self, Kind};
-use super::{Batch, CommitError, Committed, Cut, Page, Ruleset, Sighting, Store, StoreError};
+use super::space::{Operation, Pair, Space};
+use super::upkeep::{self, Upkeep};
+use super::writer::{Commit, Condition, Expectation, Health, Job, Writer};
+use super::{
+    Batch, CommitError, Committed, Damage, DatabaseStat, Keep, KindStat, Maintenance, Page, Progress, Ruleset, Sighting, Stat, Store,
+    StoreError, Tended, encode, manifest,
+};
 use crate::model::event::StoredEvent;
-use crate::model::execution::{Execution, Request, State};
+use crate::model::execution::{Execution, LogLine, Request, State};
 use crate::model::hash::Revision;
 use crate::model::ids::{EventId, ExecutionId, MessageId};
-use crate::model::message::{Delivery, Message};
+use crate::model::message::Message;
 use crate::tasks;
 
 /// Commits that may wait for the writing thread; more wait outside.
 const WAITING_COMMITS: usize = 1_024;
 
-/// The writing thread takes commits until their operations reach this number, then syncs.
-const GROUP_OPERATIONS: usize = 512;
+/// Records that one step of the upkeep reads at most.
+const STEP: usize = 4_096;
 
-/// One change of a key space.
-#[derive(Clone, Debug)]
-pub enum Operation {
-    /// Sets a key.
-    Put(Vec<u8>, Vec<u8>),
-    /// Removes a key.
-    Delete(Vec<u8>),
-}
+/// Records written together when a store is filled.
+const FILLED_TOGETHER: usize = 256;
 
-/// A key and its value.
-pub type Pair = (Vec<u8>, Vec<u8>);
+/// Below this much free space, in bytes, no new events are taken, so that what runs can end.
+pub const LEAST_FREE_BYTES: u64 = 16 << 20;
 
-/// An ordered key space with atomic writes.
-pub trait Keyspace: Send + Sync + 'static {
-    /// The value of a key.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
-
-    /// The first `limit` pairs between the bounds, from the low end or from the high end.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    fn scan(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, descending: bool, limit: usize) -> Result<Vec<Pair>, StoreError>;
-
-    /// Makes all the changes or none.
-    ///
-    /// # Errors
-    /// When they cannot be made.
-    fn write(&self, operations: Vec<Operation>) -> Result<(), StoreError>;
-
-    /// Returns when everything written so far would survive a power cut.
-    ///
-    /// # Errors
-    /// When that cannot be promised.
-    fn sync(&self) -> Result<(), StoreError>;
-}
-
-/// What must hold for a commit to be made.
-struct Expectation {
-    condition: Condition,
-    what: String,
-}
-
-enum Condition {
-    /// The key is not there.
-    Absent(Vec<u8>),
-    /// The key's value begins so.
-    Begins(Vec<u8>, Vec<u8>),
-    /// None of the keys holds a sighting since then.
-    Unseen(Vec<Vec<u8>>, DateTime<Utc>),
-}
-
-impl Expectation {
-    fn absent(key: Vec<u8>, what: String) -> Self {
-        Self { condition: Condition::Absent(key), what }
-    }
-}
-
-struct Commit {
-    operations: Vec<Operation>,
-    expectations: Vec<Expectation>,
-    reply: oneshot::Sender<Result<Committed, CommitError>>,
-}
-
-/// A store over a key space.
-pub struct KeyedStore<K: Keyspace> {
-    space: Arc<K>,
-    broken: Arc<OnceLock<StoreError>>,
-    commits: Option<mpsc::Sender<Commit>>,
+/// A store over a space of databases.
+pub struct KeyedStore {
+    inner: Arc<Inner>,
+    jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
 
-impl<K: Keyspace> KeyedStore<K> {
-    /// Starts the writing thread.
+/// What reads need; outlives the store as long as something is read.
+struct Inner {
+    engine: &'static str,
+    layers: Arc<Layers>,
+    upkeep: Arc<Upkeep>,
+    health: Arc<Health>,
+    rotated: Arc<Notify>,
+    jobs: mpsc::WeakSender<Job>,
+}
+
+impl KeyedStore {
+    /// Opens the databases and starts the writing thread.
     ///
     /// # Errors
-    /// When the key space cannot be read or no thread can be started.
-    pub fn new(space: K) -> Result<Self, StoreError> {
-        let space = Arc::new(space);
-        let sequence = match space.get(&record::key(Kind::Sequence, b""))? {
-            Some(bytes) => record::decode(Kind::Sequence, &bytes)?,
-            None => 0,
+    /// When the space cannot be used, is damaged or of a newer format, or no thread can be started.
+    pub fn new(space: impl Space) -> Result<Self, StoreError> {
+        Self::with_sizes(space, Sizes::default())
+    }
+
+    /// The same, with databases of another size.
+    ///
+    /// # Errors
+    /// As [`KeyedStore::new`].
+    pub fn with_sizes(space: impl Space, sizes: Sizes) -> Result<Self, StoreError> {
+        let engine = space.engine();
+        let layers = Arc::new(Layers::open(Arc::new(space), sizes)?);
+        let sequence = layers.sequence()?;
+        let (jobs, waiting) = mpsc::channel(WAITING_COMMITS);
+        let (upkeep, health, rotated) = (Arc::<Upkeep>::default(), Arc::<Health>::default(), Arc::new(Notify::new()));
+        let writer = Writer {
+            layers: Arc::clone(&layers),
+            upkeep: Arc::clone(&upkeep),
+            health: Arc::clone(&health),
+            rotated: Arc::clone(&rotated),
+            sequence,
+            base: None,
         };
-        let (commits, waiting) = mpsc::channel(WAITING_COMMITS);
-        let broken = Arc::new(OnceLock::new());
-        let (thread_space, thread_broken) = (Arc::clone(&space), Arc::clone(&broken));
-        let writer = tasks::spawn_thread("store-writer", 2 << 20, move || write_loop(&*thread_space, waiting, sequence, &thread_broken))
+        let writer = tasks::spawn_thread("store-writer", 2 << 20, move || writer.run(waiting))
             .map_err(|error| StoreError::Unavailable(format!("no thread for the writer: {error}")))?;
-        Ok(Self { space, broken, commits: Some(commits), writer: Some(writer) })
+        let inner = Arc::new(Inner { engine, layers, upkeep, health, rotated, jobs: jobs.downgrade() });
+        Ok(Self { inner, jobs: Some(jobs), writer: Some(writer) })
+    }
+
+    /// Fills an empty space with records, in the order of their kinds, and closes it: a backup, or what an older format held.
+    ///
+    /// # Errors
+    /// When a record cannot be had or written.
+    pub fn fill(space: impl Space, records: impl Iterator<Item = Result<Pair, StoreError>>) -> Result<(), StoreError> {
+        let layers = Layers::open(Arc::new(space), Sizes::default())?;
+        let upkeep = Upkeep::default();
+        let mut changes: Vec<Change> = Vec::new();
+        let mut records = records.peekable();
+        while let Some(record) = records.next() {
+            let (key, value) = record?;
+            changes.push(Change::Put(key, value));
+            if changes.len() < FILLED_TOGETHER && records.peek().is_some() {
+                continue;
+            }
+            let newest = layers.database(&layers.view().recent[0])?;
+            newest.write(&std::mem::take(&mut changes))?;
+            if newest.live_bytes() >= layers.sizes.recent {
+                newest.sync()?;
+                upkeep::open_ahead(&layers)?;
+                layers.rotate()?;
+                drop(newest);
+                // Nothing is dropped: what is too old goes when the store is used.
+                while upkeep.step(&layers, DateTime::UNIX_EPOCH, &Keep::default(), STEP)?.more {}
+            }
+        }
+        layers.database(&layers.view().recent[0])?.sync()?;
+        layers.space.note_durable(layers.sequence()?);
+        Ok(())
+    }
+
+    /// Asks the writing thread for something.
+    async fn request<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
+        let gone = || StoreError::Unavailable("the writer has ended".into());
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().expect("the sender is taken only when the store is dropped");
+        jobs.send(job(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// Reads that may have to open a database are not made on the threads that serve everyone.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        tasks::blocking(move || work(&inner)).await.map_err(|error| StoreError::Unavailable(format!("a read was cut off: {error}")))?
+    }
+}
+
+impl Drop for KeyedStore {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join(); // a panic of the writer has been logged, and every waiting commit was told
+        }
+    }
+}
+
+impl Inner {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.layers.get(&self.layers.view(), key)
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, kind: Kind, rest: &[u8]) -> Result<Option<T>, StoreError> {
-        self.space.get(&record::key(kind, rest))?.map(|bytes| record::decode(kind, &bytes)).transpose()
+        self.get(&record::key(kind, rest))?.map(|bytes| record::decode(kind, &bytes)).transpose()
     }
 
     fn newest(&self, kind: Kind, before: Option<[u8; 16]>, limit: usize) -> Result<Vec<Pair>, StoreError> {
         let low = record::key(kind, b"");
         let high = record::key(kind, &before.unwrap_or([0xff; 16]));
         let upper = if before.is_some() { Bound::Excluded(high.as_slice()) } else { Bound::Included(high.as_slice()) };
-        self.space.scan(Bound::Included(&low), upper, true, limit)
+        self.layers.scan(&self.layers.view(), Bound::Included(&low), upper, true, limit)
     }
 
-    /// Adds what removes a record and all that belongs to it; answers whether it may go.
-    fn remove(&self, kind: Kind, key: Vec<u8>, operations: &mut Vec<Operation>) -> Result<bool, StoreError> {
-        let related = match kind {
-            Kind::Request => Some((Kind::Open, Some(Kind::State))),
-            Kind::Message => Some((Kind::Waiting, None)),
-            _ => None,
-        };
-        if let Some((open, also)) = related {
-            let id = record::id_bytes(&key)?;
-            if self.space.get(&record::key(open, &id))?.is_some() {
-                return Ok(false); // it has not ended; it is kept however old it is
-            }
-            operations.extend(also.map(|kind| Operation::Delete(record::key(kind, &id))));
-        }
-        operations.push(Operation::Delete(key));
-        Ok(true)
+    /// Records of one kind, from the low end or from the high end.
+    fn of_kind(&self, kind: Kind, descending: bool, limit: usize) -> Result<Vec<Pair>, StoreError> {
+        let (low, high) = ([kind as u8], [kind as u8 + 1]);
+        self.layers.scan(&self.layers.view(), Bound::Included(&low), Bound::Excluded(&high), descending, limit)
     }
 
     /// The execution; nothing if it has been removed meanwhile.
@@ -157,309 +178,26 @@ impl<K: Keyspace> KeyedStore<K> {
         let request: Request = record::decode(Kind::Request, request)?;
         // An end may be committed between the two reads, so what has ended is looked for last.
         let state: Option<State> = self.read(Kind::Open, &id)?.map_or_else(|| self.read(Kind::State, &id), |state| Ok(Some(state)))?;
-        let Some(state) = state else {
-            let removed = self.space.get(&record::key(Kind::Request, &id))?.is_none();
+        let Some(mut state) = state else {
+            let removed = self.get(&record::key(Kind::Request, &id))?.is_none();
             let id = ExecutionId::from_bytes(id);
             return if removed { Ok(None) } else { Err(StoreError::Corrupt(format!("execution {id} has no state"))) };
         };
+        if let Some(log) = self.read::<Vec<LogLine>>(Kind::Output, &id)? {
+            state.log = log;
+        }
         Ok(Some(Execution { id: ExecutionId::from_bytes(id), request, state }))
     }
-}
 
-impl<K: Keyspace> Drop for KeyedStore<K> {
-    fn drop(&mut self) {
-        drop(self.commits.take());
-        if self.broken.get().is_some() {
-            // Closing a store that cannot write may wait for ever; what was acknowledged is on disk already.
-            std::mem::forget(Arc::clone(&self.space));
-        }
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join(); // a panic of the writer has been logged, and every waiting commit was told
-        }
-    }
-}
-
-fn write_loop<K: Keyspace>(space: &K, mut waiting: mpsc::Receiver<Commit>, mut sequence: u64, broken: &OnceLock<StoreError>) {
-    while let Some(first) = waiting.blocking_recv() {
-        let mut group = vec![first];
-        let mut operations = group[0].operations.len();
-        while operations < GROUP_OPERATIONS {
-            let Ok(next) = waiting.try_recv() else { break };
-            operations += next.operations.len();
-            group.push(next);
-        }
-        if let Some(error) = broken.get() {
-            for commit in group {
-                let _ = commit.reply.send(Err(error.clone().into())); // nobody waits any more: nothing to tell
-            }
-            continue;
-        }
-        let written = catch_unwind(AssertUnwindSafe(|| write_group(space, group, &mut sequence)));
-        let panicked = || Err(StoreError::Unavailable("the writer panicked; see the log".into()));
-        if let Err(error) = written.unwrap_or_else(|_| panicked()) {
-            tracing::error!("the store failed and takes no more writes until a restart: {error}");
-            let _ = broken.set(error); // only this thread sets it, and only once
-        }
-    }
-}
-
-/// Writes a group of commits with one sync and answers each. An error means that it is unknown what is durable.
-fn write_group<K: Keyspace>(space: &K, group: Vec<Commit>, sequence: &mut u64) -> Result<(), StoreError> {
-    let last_that_looks = group.iter().rposition(|commit| !commit.expectations.is_empty()).unwrap_or(0);
-    // What earlier commits of the group write, as later ones must see it; most groups are one commit and need none of it.
-    let mut overlay: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
-    let (mut all, mut replies) = (Vec::new(), Vec::with_capacity(group.len()));
-    for (index, commit) in group.into_iter().enumerate() {
-        match unmet(space, &overlay, &commit.expectations) {
-            Ok(None) => {}
-            Ok(Some(what)) => {
-                let _ = commit.reply.send(Err(CommitError::Conflict { what }));
-                continue;
-            }
-            Err(error) => {
-                let _ = commit.reply.send(Err(error.into()));
-                continue;
-            }
-        }
-        if index < last_that_looks {
-            for operation in &commit.operations {
-                match operation {
-                    Operation::Put(key, value) => {
-                        overlay.insert(key.clone(), Some(value.clone()));
-                    }
-                    Operation::Delete(key) => {
-                        overlay.insert(key.clone(), None);
-                    }
-                }
-            }
-        }
-        all.extend(commit.operations);
-        *sequence += 1;
-        replies.push((commit.reply, *sequence));
-    }
-    if replies.is_empty() {
-        return Ok(());
-    }
-    all.push(Operation::Put(record::key(Kind::Sequence, b""), record::encode(Kind::Sequence, 0, &*sequence)));
-    let outcome = space.write(all).and_then(|()| space.sync());
-    for (reply, sequence) in replies {
-        let _ = reply.send(outcome.clone().map(|()| Committed { sequence }).map_err(CommitError::from));
-    }
-    outcome
-}
-
-fn unmet<K: Keyspace>(
-    space: &K,
-    overlay: &HashMap<Vec<u8>, Option<Vec<u8>>>,
-    expectations: &[Expectation],
-) -> Result<Option<String>, StoreError> {
-    let current = |key: &Vec<u8>| match overlay.get(key) {
-        Some(value) => Ok(value.clone()),
-        None => space.get(key),
-    };
-    for expectation in expectations {
-        let met = match &expectation.condition {
-            Condition::Absent(key) => current(key)?.is_none(),
-            Condition::Begins(key, begins) => current(key)?.is_some_and(|value| value.starts_with(begins)),
-            Condition::Unseen(keys, since) => {
-                let mut seen = false;
-                for key in keys {
-                    let sighting: Option<Sighting> = current(key)?.map(|bytes| record::decode(Kind::Sighting, &bytes)).transpose()?;
-                    seen |= sighting.is_some_and(|sighting| sighting.seen_at > *since);
-                }
-                !seen
-            }
-        };
-        if !met {
-            return Ok(Some(expectation.what.clone()));
-        }
-    }
-    Ok(None)
-}
-
-/// Sightings are kept in one range a day, so that old ones are removed as a whole.
-const SIGHTING_DAY_S: i64 = 86_400;
-
-/// For so long around midnight a sighting may stand in the range of the other day.
-const MIDNIGHT: Duration = Duration::from_secs(60);
-
-fn sighting_key(day: u32, key: &str) -> Vec<u8> {
-    let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
-    let mut rest = day.to_be_bytes().to_vec();
-    rest.extend_from_slice(&digest.as_ref()[..16]);
-    record::key(Kind::Sighting, &rest)
-}
-
-fn day_of(at: DateTime<Utc>) -> u32 {
-    u32::try_from(at.timestamp().div_euclid(SIGHTING_DAY_S)).unwrap_or(0)
-}
-
-fn before(at: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
-    chrono::Duration::from_std(span).ok().and_then(|span| at.checked_sub_signed(span)).unwrap_or(DateTime::UNIX_EPOCH)
-}
-
-/// The ranges that may hold a sighting since a time, the newest first. Shortly before midnight tomorrow's is one of them: the clock may
-/// have gone back over midnight.
-fn days(since: DateTime<Utc>, now: DateTime<Utc>) -> impl Iterator<Item = u32> {
-    let soon = chrono::Duration::from_std(MIDNIGHT).ok().and_then(|span| now.checked_add_signed(span)).unwrap_or(now);
-    (day_of(since)..=day_of(soon)).rev()
-}
-
-fn key_name(pack: &str, name: &str) -> Vec<u8> {
-    format!("{pack}\0{name}").into_bytes()
-}
-
-fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
-    let (mut operations, mut expectations) = (Vec::new(), Vec::new());
-    let mut put = |kind, rest: &[u8], version, value: Vec<u8>| {
-        operations.push(Operation::Put(record::key(kind, rest), record_bytes(kind, version, &value)));
-    };
-    pack_events(&batch.events, &mut put);
-    for execution in &batch.requested {
-        let id = execution.id.to_bytes();
-        put(Kind::Request, &id, 0, json(&execution.request));
-        put(state_kind(&execution.state), &id, execution.state.version, json(&execution.state));
-        expectations.push(Expectation::absent(record::key(Kind::Request, &id), format!("execution {}", execution.id)));
-    }
-    for (revision, definition) in &batch.definitions {
-        put(Kind::Definition, revision.0.as_bytes(), 0, json(definition));
-    }
-    if let Some(ruleset) = &batch.ruleset {
-        put(Kind::Ruleset, &ruleset.number.to_be_bytes(), 0, json(ruleset));
-        let key = record::key(Kind::Ruleset, &ruleset.number.to_be_bytes());
-        expectations.push(Expectation::absent(key, format!("rule set {}", ruleset.number)));
-    }
-    for (name, value) in &batch.settings {
-        put(Kind::Setting, name.as_bytes(), 0, json(value));
-    }
-    for message in &batch.messages {
-        let id = message.id.to_bytes();
-        put(Kind::Message, &id, 0, json(message));
-        put(Kind::Waiting, &id, 0, b"null".to_vec());
-        expectations.push(Expectation::absent(record::key(Kind::Message, &id), format!("message {}", message.id)));
-    }
-    for message in &batch.deliveries {
-        put(Kind::Message, &message.id.to_bytes(), 0, json(message));
-    }
-    let mut changed = HashSet::new();
-    for (id, state) in &batch.states {
-        put(state_kind(state), &id.to_bytes(), state.version, json(state));
-        if !changed.insert(id) {
-            continue; // it changes twice in this commit: only the first change meets what is stored
-        }
-        let begins = record::envelope(Kind::Open, state.version.wrapping_sub(1)).to_vec();
-        let condition = Condition::Begins(record::key(Kind::Open, &id.to_bytes()), begins);
-        expectations.push(Expectation { condition, what: format!("execution {id}") });
-    }
-    for sighting in &batch.sightings {
-        let key = sighting_key(day_of(sighting.seen_at), &sighting.key);
-        if let Some(memory) = sighting.first {
-            let since = before(sighting.seen_at, memory);
-            // Who asks has looked at earlier days already, and nobody writes there any more, but for a moment after midnight.
-            let moment_ago = before(sighting.seen_at, MIDNIGHT).max(since);
-            let keys = (day_of(moment_ago)..=day_of(sighting.seen_at)).map(|day| sighting_key(day, &sighting.key)).collect();
-            expectations.push(Expectation { condition: Condition::Unseen(keys, since), what: format!("dedup key {}", sighting.key) });
-        }
-        operations.push(Operation::Put(key, record::encode(Kind::Sighting, 0, sighting)));
-    }
-    for change in &batch.keys {
-        let key = record::key(Kind::Key, &key_name(&change.pack, &change.name));
-        operations.push(match &change.value {
-            Some(value) => Operation::Put(key, record::encode(Kind::Key, 0, value)),
-            None => Operation::Delete(key),
-        });
-    }
-    for (id, _) in batch.states.iter().filter(|(_, state)| state.status.is_final()) {
-        operations.push(Operation::Delete(record::key(Kind::Open, &id.to_bytes())));
-    }
-    for message in batch.deliveries.iter().filter(|message| message.delivery != Delivery::Waiting) {
-        operations.push(Operation::Delete(record::key(Kind::Waiting, &message.id.to_bytes())));
-    }
-    (operations, expectations)
-}
-
-/// Where a state is kept: what is open lies apart, so that it is found at a start without reading all.
-fn state_kind(state: &State) -> Kind {
-    if state.status.is_final() { Kind::State } else { Kind::Open }
-}
-
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("model types serialize to JSON")
-}
-
-fn record_bytes(kind: Kind, version: u32, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(record::ENVELOPE_BYTES + body.len());
-    bytes.extend_from_slice(&record::envelope(kind, version));
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-/// Writes neighbouring events into shared records: an array of a hundred costs a tenth of the operations.
-fn pack_events(events: &[Arc<StoredEvent>], put: &mut impl FnMut(Kind, &[u8], u32, Vec<u8>)) {
-    let mut first: Option<EventId> = None;
-    let mut body: Vec<u8> = Vec::new();
-    for event in events {
-        let encoded = json(event.as_ref());
-        if let Some(id) = first.filter(|_| body.len() + encoded.len() > record::PACKED_BYTES) {
-            body.push(b']');
-            put(Kind::Events, &id.to_bytes(), 0, std::mem::take(&mut body));
-            first = None;
-        }
-        body.push(if first.is_none() { b'[' } else { b',' });
-        first.get_or_insert(event.event.id);
-        body.extend_from_slice(&encoded);
-    }
-    if let Some(id) = first {
-        body.push(b']');
-        put(Kind::Events, &id.to_bytes(), 0, body);
-    }
-}
-
-#[async_trait]
-impl<K: Keyspace> Store for KeyedStore<K> {
-    async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
-        let (operations, expectations) = encode(batch);
-        let gone = || CommitError::Store(StoreError::Unavailable("the writer has ended".into()));
-        let (reply, answer) = oneshot::channel();
-        let commits = self.commits.as_ref().expect("the sender is taken only when the store is dropped");
-        commits.send(Commit { operations, expectations, reply }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-
-    async fn health(&self) -> Result<(), StoreError> {
-        self.broken.get().map_or(Ok(()), |error| Err(error.clone()))
-    }
-
-    async fn sequence(&self) -> Result<u64, StoreError> {
-        Ok(self.read(Kind::Sequence, b"")?.unwrap_or(0))
-    }
-
-    async fn sightings(&self, keys: &[(String, Duration)], now: DateTime<Utc>) -> Result<Vec<Option<Sighting>>, StoreError> {
-        let mut found = Vec::with_capacity(keys.len());
-        for (key, memory) in keys {
-            let since = before(now, *memory);
-            let mut sighting = None;
-            for day in days(since, now) {
-                if let Some(bytes) = self.space.get(&sighting_key(day, key))? {
-                    let read: Sighting = record::decode(Kind::Sighting, &bytes)?;
-                    sighting = (read.seen_at > since).then(|| Sighting { key: key.clone(), first: None, ..read });
-                    break;
-                }
-            }
-            found.push(sighting);
-        }
-        Ok(found)
-    }
-
-    async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
+    fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
         let (low, high) = (record::key(Kind::Events, b""), record::key(Kind::Events, &id.to_bytes()));
-        let found = self.space.scan(Bound::Included(&low), Bound::Included(&high), true, 1)?;
+        let found = self.layers.scan(&self.layers.view(), Bound::Included(&low), Bound::Included(&high), true, 1)?;
         let Some((_, bytes)) = found.first() else { return Ok(None) };
         let events: Vec<StoredEvent> = record::decode(Kind::Events, bytes)?;
         Ok(events.into_iter().find(|event| event.event.id == id))
     }
 
-    async fn events(&self, page: Page<EventId>) -> Result<Vec<StoredEvent>, StoreError> {
+    fn events(&self, page: &Page<EventId>) -> Result<Vec<StoredEvent>, StoreError> {
         let mut listed = Vec::new();
         let mut before = page.before;
         while listed.len() < page.limit {
@@ -477,45 +215,34 @@ impl<K: Keyspace> Store for KeyedStore<K> {
         Ok(listed)
     }
 
-    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+    fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
         let id = id.to_bytes();
-        let request = self.space.get(&record::key(Kind::Request, &id))?;
+        let request = self.get(&record::key(Kind::Request, &id))?;
         request.map_or(Ok(None), |request| self.whole_execution(id, &request))
     }
 
-    async fn executions(&self, page: Page<ExecutionId>) -> Result<Vec<Execution>, StoreError> {
+    fn executions(&self, page: &Page<ExecutionId>) -> Result<Vec<Execution>, StoreError> {
         let pairs = self.newest(Kind::Request, page.before.map(ExecutionId::to_bytes), page.limit)?;
         let read = pairs.iter().map(|(key, request)| self.whole_execution(record::id_bytes(key)?, request));
         read.filter_map(Result::transpose).collect()
     }
 
-    async fn open_executions(&self) -> Result<Vec<Execution>, StoreError> {
-        let (low, high) = (record::key(Kind::Open, b""), record::key(Kind::Open, &[0xff; 16]));
-        let pairs = self.space.scan(Bound::Included(&low), Bound::Included(&high), false, usize::MAX)?;
+    fn open_executions(&self) -> Result<Vec<Execution>, StoreError> {
+        let pairs = self.of_kind(Kind::Open, false, usize::MAX)?;
         let mut open = Vec::with_capacity(pairs.len());
         for (key, _) in pairs {
             let id = record::id_bytes(&key)?;
-            let request = self.space.get(&record::key(Kind::Request, &id))?;
+            let request = self.get(&record::key(Kind::Request, &id))?;
             let missing = || StoreError::Corrupt(format!("open execution {} has no request", ExecutionId::from_bytes(id)));
-            open.extend(self.whole_execution(id, &request.ok_or_else(missing)?)?);
+            let execution = self.whole_execution(id, &request.ok_or_else(missing)?)?;
+            open.extend(execution.filter(|execution| !execution.state.status.is_final()));
         }
         Ok(open)
     }
 
-    async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
-        self.read(Kind::Message, &id.to_bytes())
-    }
-
-    async fn messages(&self, page: Page<MessageId>) -> Result<Vec<Message>, StoreError> {
-        let pairs = self.newest(Kind::Message, page.before.map(MessageId::to_bytes), page.limit)?;
-        pairs.iter().map(|(_, bytes)| record::decode(Kind::Message, bytes)).collect()
-    }
-
-    async fn waiting_messages(&self, adapter: Option<&str>, limit: usize) -> Result<Vec<Message>, StoreError> {
-        let (low, high) = (record::key(Kind::Waiting, b""), record::key(Kind::Waiting, &[0xff; 16]));
-        let pairs = self.space.scan(Bound::Included(&low), Bound::Included(&high), false, usize::MAX)?;
+    fn waiting_messages(&self, adapter: Option<&str>, limit: usize) -> Result<Vec<Message>, StoreError> {
         let mut waiting = Vec::new();
-        for (key, _) in pairs {
+        for (key, _) in self.of_kind(Kind::Waiting, false, usize::MAX)? {
             let message = self.read::<Message>(Kind::Message, &record::id_bytes(&key)?)?;
             waiting.extend(message.filter(|message| adapter.is_none_or(|adapter| message.destination.adapter == adapter)));
             if waiting.len() >= limit {
@@ -525,59 +252,285 @@ impl<K: Keyspace> Store for KeyedStore<K> {
         Ok(waiting)
     }
 
+    /// A step of the upkeep. A database that cannot be written any more closes the store, as a failed commit does.
+    fn step(&self, now: DateTime<Utc>, keep: &Keep) -> Result<Tended, StoreError> {
+        if self.health.failure().is_some() {
+            return Ok(Tended::default());
+        }
+        let done = self.upkeep.step(&self.layers, now, keep, STEP);
+        if let Err(error @ StoreError::Unavailable(_)) = &done {
+            self.health.fail(error);
+        }
+        done
+    }
+
+    /// Whether the newest database has been written to for so long, or holds so much, that what is in it could not be dropped in time.
+    fn is_due(&self, now: DateTime<Utc>, keep: &Keep) -> bool {
+        let Some(stats) = self.layers.view().recent.first().map(|newest| newest.stats()) else { return false };
+        let is_due = |lane: &Lane| {
+            let limit = lane.limit(keep)?;
+            let items = stats.get(&(lane.counted() as u8)).map_or(0, |kind| kind.items);
+            Some(lanes::is_old(&stats, limit.age, now) || limit.count.is_some_and(|count| items >= (count / 8).max(1)))
+        };
+        Lane::AGEING.iter().filter_map(is_due).any(|due| due)
+    }
+
+    /// What removes the rules that nothing refers to any more: no set in force when the oldest record that is left was made.
+    #[allow(clippy::type_complexity, reason = "a commit's two parts")]
+    fn unused_rules(&self) -> Result<Option<(Vec<Operation>, Vec<Expectation>)>, StoreError> {
+        let view = self.layers.view();
+        let Some(oldest) = view.all().filter_map(|(_, segment)| lanes::oldest(&segment.stats())).min() else { return Ok(None) };
+        let sets = self.of_kind(Kind::Ruleset, false, usize::MAX)?;
+        let sets: Vec<Ruleset> = sets.iter().map(|(_, bytes)| record::decode(Kind::Ruleset, bytes)).collect::<Result<_, _>>()?;
+        let unused = sets.windows(2).take_while(|pair| pair[1].since < oldest).count();
+        let (unused, used) = sets.split_at(unused);
+        let (Some(_), Some(last)) = (unused.first(), used.last()) else { return Ok(None) };
+        let needed: std::collections::HashSet<&Revision> = used.iter().flat_map(|set| &set.rules).map(|(_, revision)| revision).collect();
+        let mut operations: Vec<Operation> =
+            unused.iter().map(|set| Operation::Delete(record::key(Kind::Ruleset, &set.number.to_be_bytes()))).collect();
+        let mut gone: Vec<&Revision> = unused.iter().flat_map(|set| &set.rules).map(|(_, revision)| revision).collect();
+        gone.retain(|revision| !needed.contains(revision));
+        gone.sort_by(|a, b| a.0.cmp(&b.0));
+        gone.dedup();
+        operations.extend(gone.into_iter().map(|revision| Operation::Delete(record::key(Kind::Definition, revision.0.as_bytes()))));
+        // A newer set may name one of them again.
+        let next = record::key(Kind::Ruleset, &(last.number + 1).to_be_bytes());
+        Ok(Some((operations, vec![Expectation { condition: Condition::Absent(next), what: "the set of rules".into() }])))
+    }
+
+    /// Runs something over all databases but the newest, which takes the commits meanwhile, while nothing is moved or dropped.
+    fn settled<T>(&self, work: impl FnOnce(&View) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Some(failure) = self.health.failure() {
+            return Err(failure);
+        }
+        self.upkeep.paused(|| {
+            upkeep::open_ahead(&self.layers)?;
+            let gone = || StoreError::Unavailable("the writer has ended".into());
+            let (reply, answer) = oneshot::channel();
+            let jobs = self.jobs.upgrade().ok_or_else(gone)?;
+            jobs.blocking_send(Job::Rotate(reply)).map_err(|_| gone())?;
+            drop(jobs);
+            answer.blocking_recv().map_err(|_| gone())??;
+            let mut view = View::clone(&self.layers.view());
+            view.recent.remove(0);
+            work(&view)
+        })
+    }
+}
+
+impl Maintenance for Inner {
+    fn stat(&self) -> Result<Stat, StoreError> {
+        let view = self.layers.view();
+        let mut kinds: std::collections::BTreeMap<u8, KindStat> = std::collections::BTreeMap::new();
+        let mut databases = Vec::new();
+        for (lane, segment) in view.all() {
+            let mut live_bytes = 0;
+            for (kind, stats) in segment.stats() {
+                // What is left of a database of events beside its events has been moved.
+                let Some(name) = Kind::of(&[kind]).filter(|kind| lane != Lane::Events || *kind == Kind::Events) else { continue };
+                live_bytes += stats.bytes;
+                let of_kind = std::collections::BTreeMap::from([(kind, stats.clone())]);
+                let (oldest, newest) = (lanes::oldest(&of_kind), lanes::newest(&of_kind));
+                let sum = kinds.entry(kind).or_insert_with(|| KindStat {
+                    kind: name.title().into(),
+                    count: 0,
+                    bytes: 0,
+                    oldest: None,
+                    newest: None,
+                    bytes_per_day: None,
+                });
+                sum.count += stats.items;
+                sum.bytes += stats.bytes;
+                sum.oldest = [sum.oldest, oldest].into_iter().flatten().min();
+                sum.newest = sum.newest.max(newest);
+            }
+            databases.push(DatabaseStat {
+                name: segment.name(),
+                lane: lane.name().into(),
+                sealed: segment.is_sealed(),
+                live_bytes,
+                disk_bytes: self.layers.space.bytes(&segment.name()),
+            });
+        }
+        for kind in kinds.values_mut() {
+            let span = kind.oldest.zip(kind.newest).map_or(0, |(oldest, newest)| (newest - oldest).num_seconds());
+            let per_day = |span: u64| u128::from(kind.bytes) * 86_400 / u128::from(span);
+            kind.bytes_per_day = u64::try_from(span).ok().filter(|span| *span >= 60).and_then(|span| u64::try_from(per_day(span)).ok());
+        }
+        Ok(Stat {
+            engine: self.engine.into(),
+            format: manifest::FORMAT,
+            sequence: self.layers.sequence()?,
+            failure: self.health.failure().map(|error| error.to_string()),
+            live_bytes: databases.iter().map(|database| database.live_bytes).sum(),
+            disk_bytes: databases.iter().map(|database| database.disk_bytes).sum(),
+            free_bytes: self.layers.space.free_bytes(),
+            kinds: kinds.into_values().filter(|kind| kind.count > 0).collect(),
+            databases,
+        })
+    }
+
+    fn check(&self, progress: &mut Progress<'_>) -> Result<Vec<Damage>, StoreError> {
+        self.settled(|view| {
+            let count = view.all().count() as u64;
+            let mut damage = Vec::new();
+            for (done, (lane, segment)) in (0..).zip(view.all()) {
+                go_on(progress, done, count)?;
+                let mut found = |what| damage.push(Damage { database: segment.name(), lane: lane.name().into(), what });
+                match self.layers.database(segment).and_then(|database| database.check(&mut found)) {
+                    Ok(()) => {}
+                    Err(StoreError::Corrupt(what) | StoreError::Unavailable(what)) => found(what),
+                }
+            }
+            go_on(progress, count, count)?;
+            Ok(damage)
+        })
+    }
+
+    fn compact(&self, progress: &mut Progress<'_>) -> Result<(), StoreError> {
+        if let Some(failure) = self.health.failure() {
+            return Err(failure);
+        }
+        self.upkeep.compact(&self.layers, progress)
+    }
+
+    fn backup(&self, out: &mut dyn Write, progress: &mut Progress<'_>) -> Result<Summary, StoreError> {
+        self.settled(|view| archive::write(&self.layers, view, out, progress))
+    }
+}
+
+/// Tells how far it is.
+pub(super) fn go_on(progress: &mut Progress<'_>, done: u64, of: u64) -> Result<(), StoreError> {
+    if progress(done, of) { Ok(()) } else { Err(StoreError::Unavailable("stopped, as asked".into())) }
+}
+
+#[async_trait]
+impl Store for KeyedStore {
+    async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        let (operations, expectations) = encode::encode(batch);
+        self.request(|reply| Job::Commit(Commit { operations, expectations, reply })).await?
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        if let Some(failure) = self.inner.health.failure() {
+            return Err(failure);
+        }
+        match self.inner.layers.space.free_bytes() {
+            Some(free) if free < LEAST_FREE_BYTES => Err(StoreError::Unavailable(format!(
+                "the disk is full: {} MiB are free, and events are taken from {} MiB on",
+                free >> 20,
+                LEAST_FREE_BYTES >> 20
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn sequence(&self) -> Result<u64, StoreError> {
+        self.inner.layers.sequence()
+    }
+
+    async fn sightings(&self, keys: &[(String, Duration)], now: DateTime<Utc>) -> Result<Vec<Option<Sighting>>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for (key, memory) in keys {
+            let since = encode::before(now, *memory);
+            let mut latest: Option<Sighting> = None;
+            for place in encode::sighting_keys(key, since, now) {
+                let Some(bytes) = self.inner.get(&place)? else { continue };
+                let read: Sighting = record::decode(Kind::Sighting, &bytes)?;
+                if read.seen_at > latest.as_ref().map_or(since, |latest| latest.seen_at) {
+                    latest = Some(Sighting { key: key.clone(), memory: *memory, ..read });
+                }
+            }
+            found.push(latest);
+        }
+        Ok(found)
+    }
+
+    async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
+        self.blocking(move |inner| inner.event(id)).await
+    }
+
+    async fn events(&self, page: Page<EventId>) -> Result<Vec<StoredEvent>, StoreError> {
+        self.blocking(move |inner| inner.events(&page)).await
+    }
+
+    async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
+        self.blocking(move |inner| inner.execution(id)).await
+    }
+
+    async fn executions(&self, page: Page<ExecutionId>) -> Result<Vec<Execution>, StoreError> {
+        self.blocking(move |inner| inner.executions(&page)).await
+    }
+
+    async fn open_executions(&self) -> Result<Vec<Execution>, StoreError> {
+        self.blocking(|inner| inner.open_executions()).await
+    }
+
+    async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
+        self.blocking(move |inner| inner.read(Kind::Message, &id.to_bytes())).await
+    }
+
+    async fn messages(&self, page: Page<MessageId>) -> Result<Vec<Message>, StoreError> {
+        self.blocking(move |inner| {
+            let pairs = inner.newest(Kind::Message, page.before.map(MessageId::to_bytes), page.limit)?;
+            pairs.iter().map(|(_, bytes)| record::decode(Kind::Message, bytes)).collect()
+        })
+        .await
+    }
+
+    async fn waiting_messages(&self, adapter: Option<&str>, limit: usize) -> Result<Vec<Message>, StoreError> {
+        let adapter = adapter.map(str::to_string);
+        self.blocking(move |inner| inner.waiting_messages(adapter.as_deref(), limit)).await
+    }
+
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError> {
-        self.read(Kind::Key, &key_name(pack, name))
+        self.inner.read(Kind::Key, &encode::key_name(pack, name))
     }
 
     async fn definition(&self, revision: &Revision) -> Result<Option<Value>, StoreError> {
-        self.read(Kind::Definition, revision.0.as_bytes())
+        self.inner.read(Kind::Definition, revision.0.as_bytes())
     }
 
     async fn ruleset(&self, number: Option<u64>) -> Result<Option<Ruleset>, StoreError> {
         if let Some(number) = number {
-            return self.read(Kind::Ruleset, &number.to_be_bytes());
+            return self.inner.read(Kind::Ruleset, &number.to_be_bytes());
         }
-        let (low, high) = (record::key(Kind::Ruleset, b""), record::key(Kind::Ruleset, &[0xff; 8]));
-        let last = self.space.scan(Bound::Included(&low), Bound::Included(&high), true, 1)?;
+        let last = self.inner.of_kind(Kind::Ruleset, true, 1)?;
         last.first().map(|(_, bytes)| record::decode(Kind::Ruleset, bytes)).transpose()
     }
 
     async fn setting(&self, name: &str) -> Result<Option<Value>, StoreError> {
-        self.read(Kind::Setting, name.as_bytes())
+        self.inner.read(Kind::Setting, name.as_bytes())
     }
 
-    async fn expire(&self, cut: Cut, limit: usize) -> Result<usize, StoreError> {
-        let mut operations = Vec::new();
-        let mut removed = 0;
-        let time_prefix = |at: DateTime<Utc>| u64::try_from(at.timestamp_millis()).unwrap_or(0).to_be_bytes()[2..].to_vec();
-        let ranges = [
-            (Kind::Events, time_prefix(cut.events)),
-            (Kind::Request, time_prefix(cut.executions)),
-            (Kind::Message, time_prefix(cut.executions)),
-            (Kind::Sighting, day_of(cut.sightings).to_be_bytes().to_vec()),
-        ];
-        for (kind, upto) in ranges {
-            let (mut low, high) = (record::key(kind, b""), record::key(kind, &upto));
-            // What has not ended is passed over, so the scan goes on behind it.
-            while removed < limit {
-                let pairs = self.space.scan(Bound::Excluded(&low), Bound::Excluded(&high), false, limit - removed)?;
-                let Some((last, _)) = pairs.last() else { break };
-                low.clone_from(last);
-                for (key, _) in pairs {
-                    removed += usize::from(self.remove(kind, key, &mut operations)?);
-                }
+    async fn tend(&self, now: DateTime<Utc>, keep: &Keep) -> Result<Tended, StoreError> {
+        let keep = *keep;
+        let mut tended = self.blocking(move |inner| inner.step(now, &keep)).await?;
+        if self.inner.is_due(now, &keep) {
+            tended.more |= self.request(Job::Rotate).await??;
+        }
+        if tended.removed > 0 {
+            let found = self.blocking(|inner| inner.unused_rules()).await?;
+            if let Some((operations, expectations)) = found {
+                // A new set of rules meanwhile: it is tried again when something is removed the next time.
+                let _ = self.request(|reply| Job::Commit(Commit { operations, expectations, reply })).await?;
             }
         }
-        if removed > 0 {
-            let gone = || StoreError::Unavailable("the writer has ended".into());
-            let (reply, answer) = oneshot::channel();
-            let commits = self.commits.as_ref().expect("the sender is taken only when the store is dropped");
-            commits.send(Commit { operations, expectations: Vec::new(), reply }).await.map_err(|_| gone())?;
-            match answer.await.map_err(|_| gone())? {
-                Err(CommitError::Store(error)) => return Err(error),
-                Err(CommitError::Conflict { .. }) | Ok(_) => {}
-            }
+        Ok(tended)
+    }
+
+    async fn wants_tending(&self) {
+        self.inner.rotated.notified().await;
+    }
+
+    async fn revive(&self) -> Result<bool, StoreError> {
+        if self.inner.health.failure().is_none() {
+            return Ok(false);
         }
-        Ok(removed)
+        self.request(Job::Revive).await?
+    }
+
+    fn maintenance(&self) -> Arc<dyn Maintenance> {
+        Arc::clone(&self.inner) as _
     }
 }

@@ -1,15 +1,42 @@
 //! Port: everything that must outlive the process, written by one atomic commit.
 //!
-//! [`Store`] speaks in domain words. [`keyed`] carries it out over any ordered key space; [`memory`] and [`sled`] are
-//! the two there are. `tests/it/contracts.rs` holds the contract that each must keep.
+//! [`Store`] speaks in domain words, [`Maintenance`] in those of an operator. [`keyed`] carries both out over a [`space::Space`]: a folder
+//! of small ordered databases. From the bottom:
+//!
+//! | module | what it adds |
+//! |---|---|
+//! | [`space`] | the port: databases with atomic writes and a sync; [`memory`] and [`sled`] are the two there are |
+//! | [`checked`] | checksums, a tally that finds what is missing, large values in chunks |
+//! | [`lanes`], [`manifest`] | which records live how long, and the list of databases |
+//! | [`layers`] | all databases read as one |
+//! | [`writer`] | commits: conditions, one batch, one sync |
+//! | [`upkeep`] | what is moved and dropped in the background |
+//! | [`keyed`], [`encode`], [`record`] | the domain: batches to records and back |
+//! | [`folder`], [`lock`] | files on disk |
+//! | [`archive`], [`migrate`] | backups, and folders of older formats |
+//!
+//! `tests/it/contracts.rs` holds the contract that each implementation must keep.
 
+pub mod archive;
+pub mod checked;
+pub mod encode;
+pub mod folder;
 pub mod keyed;
+pub mod lanes;
+pub mod layers;
 pub mod lock;
+pub mod manifest;
 pub mod memory;
+pub mod migrate;
 pub mod record;
 pub mod sled;
+pub mod space;
+pub mod upkeep;
+pub mod writer;
 
+use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -80,9 +107,12 @@ pub struct Sighting {
     /// Hash of the first body, where another body under the same key is a mistake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<u64>,
-    /// Set where this is the first of its key: the commit is refused if the key was seen within this memory.
+    /// For how long the key is remembered after it was last seen.
     #[serde(skip)]
-    pub first: Option<std::time::Duration>,
+    pub memory: Duration,
+    /// Whether this is the first of its key: the commit is refused if the key was seen within its memory.
+    #[serde(skip)]
+    pub first: bool,
 }
 
 /// A change of a pack's key.
@@ -162,7 +192,7 @@ pub trait Store: Send + Sync {
     async fn sequence(&self) -> Result<u64, StoreError>;
 
     /// What is remembered about senders' keys at a time: for each key the sighting, if it is within its memory.
-    async fn sightings(&self, keys: &[(String, std::time::Duration)], now: DateTime<Utc>) -> Result<Vec<Option<Sighting>>, StoreError>;
+    async fn sightings(&self, keys: &[(String, Duration)], now: DateTime<Utc>) -> Result<Vec<Option<Sighting>>, StoreError>;
 
     /// One event.
     async fn event(&self, id: EventId) -> Result<Option<StoredEvent>, StoreError>;
@@ -200,17 +230,154 @@ pub trait Store: Send + Sync {
     /// A setting of the engine itself.
     async fn setting(&self, name: &str) -> Result<Option<Value>, StoreError>;
 
-    /// Removes what is older than the cut: at most `limit` records. Returns how many were removed; fewer than `limit` means done.
-    async fn expire(&self, cut: Cut, limit: usize) -> Result<usize, StoreError>;
+    /// Does a bounded step of what is done beside commits: removes what is older or more than what is kept. Call it about every second,
+    /// again at once as long as there is more to do, and when [`Store::wants_tending`] returns.
+    async fn tend(&self, now: DateTime<Utc>, keep: &Keep) -> Result<Tended, StoreError>;
+
+    /// Returns when there is reason not to wait with [`Store::tend`].
+    async fn wants_tending(&self);
+
+    /// If a write has failed: reads everything anew from disk and goes on, when that is possible again. Answers whether it did. Commits that
+    /// were refused because of the failure may have been made all the same.
+    async fn revive(&self) -> Result<bool, StoreError>;
+
+    /// What an operator may ask of it.
+    fn maintenance(&self) -> Arc<dyn Maintenance>;
 }
 
-/// Up to when records are removed.
-#[derive(Clone, Copy, Debug)]
-pub struct Cut {
-    /// Events received before.
-    pub events: DateTime<Utc>,
-    /// Executions requested before, once they have ended; and messages once delivered.
-    pub executions: DateTime<Utc>,
-    /// Senders' keys last seen before.
-    pub sightings: DateTime<Utc>,
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Events with their verdicts.
+    pub events: Limit,
+    /// Executions, once they have ended; and messages once they do not wait any more.
+    pub executions: Limit,
+    /// What executions logged.
+    pub outputs: Limit,
+}
+
+/// How much is kept of one kind: what exceeds one of the two is removed, a little later and in larger pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// For how long.
+    pub age: Duration,
+    /// How many.
+    pub count: Option<u64>,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        let days = |days: u64| Limit { age: Duration::from_secs(days * 86_400), count: None };
+        Self { events: days(7), executions: days(30), outputs: days(7) }
+    }
+}
+
+/// What a step has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tended {
+    /// Records removed.
+    pub removed: u64,
+    /// Whether there is more to do at once.
+    pub more: bool,
+}
+
+/// What an operator may ask of a store. Everything here takes its time and blocks the thread; commits go on meanwhile.
+pub trait Maintenance: Send + Sync {
+    /// How much there is of what.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    fn stat(&self) -> Result<Stat, StoreError>;
+
+    /// Reads everything and tells what is damaged.
+    ///
+    /// # Errors
+    /// When it cannot be read at all, or the progress is not wanted any more.
+    fn check(&self, progress: &mut Progress<'_>) -> Result<Vec<Damage>, StoreError>;
+
+    /// Gives back what space there is to give back.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    fn compact(&self, progress: &mut Progress<'_>) -> Result<(), StoreError>;
+
+    /// Writes everything as of one commit.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the backup cannot be written.
+    fn backup(&self, out: &mut dyn Write, progress: &mut Progress<'_>) -> Result<archive::Summary, StoreError>;
+}
+
+/// Is told how much of how much is done; answers whether to go on.
+pub type Progress<'p> = dyn FnMut(u64, u64) -> bool + 'p;
+
+/// Damage that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// The database.
+    pub database: String,
+    /// What it is for.
+    pub lane: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// How much there is of what.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stat {
+    /// The engine that keeps it.
+    pub engine: String,
+    /// The format of the folder.
+    pub format: u32,
+    /// The number of the last commit.
+    pub sequence: u64,
+    /// Why nothing can be written, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Keys and values that can be read, in bytes.
+    pub live_bytes: u64,
+    /// What the databases take on disk, in bytes.
+    pub disk_bytes: u64,
+    /// What is free on that disk, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// By kind.
+    pub kinds: Vec<KindStat>,
+    /// By database, the newest first.
+    pub databases: Vec<DatabaseStat>,
+}
+
+/// What there is of one kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KindStat {
+    /// What it is.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// Keys and values, in bytes.
+    pub bytes: u64,
+    /// When the oldest was made, where the kind has a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<DateTime<Utc>>,
+    /// When the newest was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<DateTime<Utc>>,
+    /// How much has come in a day, in bytes, between the oldest and the newest; absent where they are less than a minute apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_day: Option<u64>,
+}
+
+/// One database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DatabaseStat {
+    /// Its folder.
+    pub name: String,
+    /// What it is for.
+    pub lane: String,
+    /// Whether nothing is written there any more.
+    pub sealed: bool,
+    /// Keys and values, in bytes.
+    pub live_bytes: u64,
+    /// What it takes on disk, in bytes.
+    pub disk_bytes: u64,
 }

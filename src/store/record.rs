@@ -1,7 +1,8 @@
 //! How records are stored: keys that order by time, and one versioned envelope.
 //!
 //! A key is a kind (one byte) and what identifies the record; wherever that is an id, its first bytes are the time, so that
-//! what is written together lies and dies together. A value is `format`, `kind`, a version number, and JSON.
+//! what is written together lies and dies together. A value is `format`, `kind`, a number, and JSON. The number is the version of
+//! a state, the count of the events in a record of events, and else 0.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,8 +30,10 @@ pub enum Kind {
     State = b'Y',
     /// Where an execution stands that has not ended.
     Open = b'O',
-    /// A sender's key, by day and hash.
+    /// A sender's key, by length of memory, day and hash.
     Sighting = b'D',
+    /// What an execution logged.
+    Output = b'L',
     /// A rule by revision.
     Definition = b'd',
     /// A set of rules.
@@ -45,6 +48,75 @@ pub enum Kind {
     Setting = b'S',
     /// The number of the last commit.
     Sequence = b's',
+    /// What the database before this one held when it was full.
+    Base = b'b',
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[
+        Self::Events,
+        Self::Request,
+        Self::State,
+        Self::Open,
+        Self::Output,
+        Self::Sighting,
+        Self::Definition,
+        Self::Ruleset,
+        Self::Message,
+        Self::Waiting,
+        Self::Key,
+        Self::Setting,
+        Self::Sequence,
+        Self::Base,
+    ];
+
+    /// The kind of a key.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| key.first() == Some(&(*kind as u8)))
+    }
+
+    /// What people call what is stored so.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Request => "executions",
+            Self::State => "ends of executions",
+            Self::Open => "open executions",
+            Self::Output => "logs of executions",
+            Self::Sighting => "dedup keys",
+            Self::Definition => "rules by revision",
+            Self::Ruleset => "rule sets",
+            Self::Message => "messages",
+            Self::Waiting => "messages that wait",
+            Self::Key => "keys of packs",
+            Self::Setting => "settings",
+            Self::Sequence => "commit numbers",
+            Self::Base => "links between databases",
+        }
+    }
+}
+
+/// What a person is told of a record: its kind, and the id if it has one.
+#[must_use]
+pub fn name(key: &[u8]) -> String {
+    let Some(kind) = Kind::of(key) else { return format!("the record {}", crate::model::hash::hex(key)) };
+    match (kind, id_bytes(key)) {
+        (Kind::Setting | Kind::Key, _) => format!("a record of {}, `{}`", kind.title(), String::from_utf8_lossy(&key[1..]).replace('\0', ".")),
+        (_, Ok(id)) => format!("a record of {}, {}", kind.title(), crate::model::ids::EventId::from_bytes(id)),
+        _ => format!("a record of {}", kind.title()),
+    }
+}
+
+/// How many things a record holds: neighbouring events share one.
+#[must_use]
+pub fn items(value: &[u8]) -> u64 {
+    match value {
+        [_, kind, a, b, c, d, ..] if *kind == Kind::Events as u8 => u64::from(u32::from_be_bytes([*a, *b, *c, *d]).max(1)),
+        _ => 1,
+    }
 }
 
 /// Makes a storage key.

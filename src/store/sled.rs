@@ -1,73 +1,225 @@
-//! A key space on disk: sled 0.34, made durable.
+//! A space on disk: each database is a small sled 0.34.
 //!
-//! sled's own flush writes with `sync_file_range` and never syncs the files of large values, so a power cut loses what it
-//! acknowledged. After each flush the whole filesystem is therefore synced (`docs/decisions/0002-sled-and-syncfs.md`).
+//! What sled leaves open is done here (`docs/decisions/0009-chain-of-databases.md`):
+//! - Its flush writes with `sync_file_range` and commits no metadata. After each flush the file is therefore synced.
+//! - It never syncs the files that it keeps for pages over 128 KiB. Values are small here, so there are none; if there were, the whole
+//!   disk would be synced.
+//! - It panics on some kinds of damage. Every call is guarded, and a panic is an error.
+//! - A crash while it is opened may leave a half-written snapshot that it takes for damage. That is removed first: it is no more than a
+//!   shortcut for opening.
+//! - A database that failed can neither be closed nor opened a second time in one process. It is left as it is, and a copy of its files
+//!   takes its place.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StoreError;
-use super::keyed::{KeyedStore, Keyspace, Operation, Pair};
+use super::folder::{Folder, sync_folder};
+use super::space::{Database, Operation, Pair, Space};
+use crate::telemetry;
 
-/// Memory that sled may use for its cache of pages.
-const CACHE_BYTES: u64 = 32 << 20;
+/// Memory that a database may use for its cache of pages.
+const CACHE_BYTES: u64 = 8 << 20;
 
-/// A key space on disk.
+/// A folder of sled databases.
 pub struct SledSpace {
-    db: ::sled::Db,
-    /// Any file of the filesystem; `syncfs` needs one.
-    folder: File,
+    folder: Folder,
 }
-
-/// A store on disk.
-pub type SledStore = KeyedStore<SledSpace>;
 
 impl SledSpace {
     /// Opens the folder, or makes it.
     ///
     /// # Errors
-    /// When it cannot be read or written, or is damaged; says what to do.
+    /// When it cannot be read or written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(path)
-            .map_err(|error| StoreError::Unavailable(format!("cannot make the folder `{}`: {error}", path.display())))?;
-        let config = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(::sled::Mode::HighThroughput).flush_every_ms(None);
-        // sled panics on some kinds of damage instead of returning an error.
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| damaged(path, "sled panicked while reading it"))?;
-        let db = opened.map_err(|error| match error {
-            ::sled::Error::Corruption { .. } => damaged(path, &error.to_string()),
-            error => StoreError::Unavailable(format!("cannot open the store in `{}`: {error}", path.display())),
-        })?;
-        let folder =
-            File::open(path).map_err(|error| StoreError::Unavailable(format!("cannot open the folder `{}`: {error}", path.display())))?;
-        Ok(Self { db, folder })
+        Ok(Self { folder: Folder::open(path)? })
     }
 }
 
-fn damaged(path: &Path, what: &str) -> StoreError {
-    StoreError::Corrupt(format!("{what}; move the folder `{}` aside, then restore a copy of it or start with an empty one", path.display()))
+impl Space for SledSpace {
+    fn engine(&self) -> &'static str {
+        "sled"
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn Database>, StoreError> {
+        let path = self.folder.database(name);
+        let new = !path.exists();
+        let mut opened = open(&path)?;
+        if opened.is_none() {
+            take_copy(&path).map_err(|error| StoreError::Unavailable(format!("cannot copy `{}`: {error}", path.display())))?;
+            opened = open(&path)?;
+        }
+        let db = opened.ok_or_else(|| StoreError::Unavailable(format!("`{}` is locked", path.display())))?;
+        let file = File::open(path.join("db"))
+            .map_err(|error| StoreError::Unavailable(format!("cannot open the file of `{}`: {error}", path.display())))?;
+        if new {
+            self.folder.sync_all()?;
+        }
+        Ok(Box::new(SledDatabase { db: Some(db), file, large: path.join("blobs"), failed: AtomicBool::new(false) }))
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        self.folder.names()
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.folder.remove(name)
+    }
+
+    fn bytes(&self, name: &str) -> u64 {
+        self.folder.bytes(name)
+    }
+
+    fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.folder.read_file(name)
+    }
+
+    fn write_file(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
+        self.folder.write_file(name, content)
+    }
+
+    fn note_durable(&self, sequence: u64) {
+        self.folder.note_durable(sequence);
+    }
+
+    fn durable(&self) -> Result<u64, StoreError> {
+        self.folder.durable()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.folder.probe()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.folder.free_bytes()
+    }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "used as `map_err(unavailable)`")]
-fn unavailable(error: ::sled::Error) -> StoreError {
+/// Opens a database; nothing if it is open already.
+///
+/// # Errors
+/// When it cannot be opened, or is damaged.
+pub(super) fn open(path: &Path) -> Result<Option<::sled::Db>, StoreError> {
+    remove_half_snapshots(path).map_err(|error| StoreError::Unavailable(format!("cannot read `{}`: {error}", path.display())))?;
+    let config = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(::sled::Mode::HighThroughput).flush_every_ms(None);
+    match telemetry::without_panic(|| config.open()) {
+        Ok(Ok(db)) => Ok(Some(db)),
+        Ok(Err(::sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => Ok(None),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(panic) => Err(StoreError::Corrupt(format!("sled panicked while opening it: {panic}"))),
+    }
+}
+
+fn remove_half_snapshots(path: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a copy of a database's files into its place.
+fn take_copy(path: &Path) -> io::Result<()> {
+    let (new, old) = (path.with_extension("new"), path.with_extension("old"));
+    for left in [&new, &old] {
+        match fs::remove_dir_all(left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    copy_folder(path, &new)?;
+    fs::rename(path, &old)?;
+    fs::rename(&new, path)?;
+    sync_folder(path.parent().unwrap_or(path))?;
+    fs::remove_dir_all(&old)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+            File::open(&target)?.sync_all()?;
+        }
+    }
+    sync_folder(to)
+}
+
+struct SledDatabase {
+    /// Always there until it is dropped.
+    db: Option<::sled::Db>,
+    file: File,
+    /// Where sled keeps pages that are too large for its log.
+    large: PathBuf,
+    failed: AtomicBool,
+}
+
+impl SledDatabase {
+    /// Calls sled; a panic is damage.
+    fn guarded<T>(&self, work: impl FnOnce(&::sled::Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let db = self.db.as_ref().expect("it is taken only when this is dropped");
+        match telemetry::without_panic(|| work(db)) {
+            Ok(done) => done,
+            Err(panic) => {
+                self.failed.store(true, Ordering::Release);
+                Err(StoreError::Corrupt(format!("sled panicked: {panic}")))
+            }
+        }
+    }
+
+    fn noted<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if done.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        done
+    }
+}
+
+impl Drop for SledDatabase {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        if self.failed.load(Ordering::Acquire) {
+            std::mem::forget(db); // closing one that failed may panic, or wait for ever; what was acknowledged is on disk
+        } else if let Err(panic) = telemetry::without_panic(|| drop(db)) {
+            tracing::warn!("sled panicked while a database was closed: {panic}");
+        }
+    }
+}
+
+fn failure(error: &::sled::Error) -> StoreError {
     match error {
-        ::sled::Error::Corruption { .. } => StoreError::Corrupt(error.to_string()),
-        error => StoreError::Unavailable(error.to_string()),
+        ::sled::Error::Corruption { .. } => StoreError::Corrupt(format!("sled: {error}")),
+        ::sled::Error::Io(error) => StoreError::Unavailable(format!("the disk: {error}{}", super::folder::advice(error))),
+        error => StoreError::Unavailable(format!("sled: {error}")),
     }
 }
 
-impl Keyspace for SledSpace {
+impl Database for SledDatabase {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.db.get(key).map_err(unavailable)?.map(|value| value.to_vec()))
+        self.guarded(|db| Ok(db.get(key).map_err(|error| failure(&error))?.map(|value| value.to_vec())))
     }
 
     fn scan(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, descending: bool, limit: usize) -> Result<Vec<Pair>, StoreError> {
         let owned = |pair: Result<(::sled::IVec, ::sled::IVec), ::sled::Error>| {
-            pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(unavailable)
+            pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(|error| failure(&error))
         };
-        let range = self.db.range::<&[u8], _>((from, to));
-        if descending { range.rev().take(limit).map(owned).collect() } else { range.take(limit).map(owned).collect() }
+        self.guarded(|db| {
+            let range = db.range::<&[u8], _>((from, to));
+            if descending { range.rev().take(limit).map(owned).collect() } else { range.take(limit).map(owned).collect() }
+        })
     }
 
     fn write(&self, operations: Vec<Operation>) -> Result<(), StoreError> {
@@ -78,11 +230,18 @@ impl Keyspace for SledSpace {
                 Operation::Delete(key) => batch.remove(key),
             }
         }
-        self.db.apply_batch(batch).map_err(unavailable)
+        self.noted(self.guarded(|db| db.apply_batch(batch).map_err(|error| failure(&error))))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(unavailable)?;
-        rustix::fs::syncfs(&self.folder).map_err(|error| StoreError::Unavailable(format!("the disk could not be synced: {error}")))
+        self.noted(self.guarded(|db| {
+            db.flush().map_err(|error| failure(&error))?;
+            let unsynced = |error: io::Error| StoreError::Unavailable(format!("the disk could not be synced: {error}"));
+            self.file.sync_data().map_err(unsynced)?;
+            if fs::read_dir(&self.large).is_ok_and(|mut files| files.next().is_some()) {
+                rustix::fs::syncfs(&self.file).map_err(|error| unsynced(error.into()))?;
+            }
+            Ok(())
+        }))
     }
 }

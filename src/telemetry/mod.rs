@@ -1,6 +1,9 @@
 //! Logs and metrics. Logs go to standard error; metrics are served at `/metrics`.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tracing_subscriber::EnvFilter;
 
 /// How logs are written.
@@ -29,6 +32,34 @@ pub fn start_logs(filter: &str, format: LogFormat, colours: bool) -> Result<(), 
     Ok(())
 }
 
+thread_local! {
+    /// Whether a panic of this thread is caught and told by whoever called.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets panics be logged like everything else, but for those that [`without_panic`] catches. Call it once.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        if !EXPECTED.get() {
+            tracing::error!("panic: {info}");
+        }
+    }));
+}
+
+/// Calls code of others that panics instead of returning errors.
+///
+/// # Errors
+/// What it said when it panicked.
+pub fn without_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let before = EXPECTED.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    EXPECTED.set(before);
+    done.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_else(|| "without a word".into())
+    })
+}
+
 /// Every metric, by the name it is served under.
 pub struct Metrics {
     registry: Registry,
@@ -48,6 +79,11 @@ pub struct Metrics {
     pub truncated_alerts: IntCounter,
     /// Records that retention has removed.
     pub expired: IntCounter,
+    /// 1 while the store takes commits, else 0.
+    pub store_healthy: IntGauge,
+    /// How often the store stopped taking commits.
+    pub store_failures: IntCounter,
+    store_bytes: IntGaugeVec,
     /// How long the commit of events and decisions took, in seconds.
     pub commit_seconds: Histogram,
     /// Restarts of sensors.
@@ -82,6 +118,11 @@ impl Metrics {
         let expired = counter("expired_records_total", "Records that retention has removed");
         let open_executions = IntGauge::new("open_executions", "Executions that have not ended").expect("names are valid");
         registry.register(Box::new(open_executions.clone())).expect("names are unique");
+        let store_healthy = IntGauge::new("store_healthy", "1 while the store takes commits").expect("names are valid");
+        registry.register(Box::new(store_healthy.clone())).expect("names are unique");
+        let store_failures = counter("store_failures_total", "How often the store stopped taking commits");
+        let store_bytes = IntGaugeVec::new(Opts::new("store_bytes", "Bytes of the store: live, disk, free"), &["of"]).expect("names are valid");
+        registry.register(Box::new(store_bytes.clone())).expect("names are unique");
         let buckets = vec![0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
         let options = HistogramOpts::new("commit_seconds", "Commit of events and decisions").buckets(buckets);
         let commit_seconds = Histogram::with_opts(options).expect("buckets are valid");
@@ -96,8 +137,20 @@ impl Metrics {
             webhooks,
             truncated_alerts,
             expired,
+            store_healthy,
+            store_failures,
+            store_bytes,
             commit_seconds,
             sensor_restarts,
+        }
+    }
+
+    /// Sets the sizes of the store, in bytes: keys and values that can be read, what they take on disk, and what is free there.
+    pub fn store_sizes(&self, live: u64, disk: u64, free: Option<u64>) {
+        for (of, bytes) in [("live", Some(live)), ("disk", Some(disk)), ("free", free)] {
+            if let Some(bytes) = bytes {
+                self.store_bytes.with_label_values(&[of]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
         }
     }
 

@@ -19,9 +19,10 @@ use signalman::model::principal::Principal;
 use signalman::model::reason::Reason;
 use signalman::sensors::{self, SensorContext, webhooks};
 use signalman::store::keyed::KeyedStore;
+use signalman::store::layers::Sizes;
 use signalman::store::memory::{MemorySpace, MemoryStore};
 use signalman::store::sled::SledSpace;
-use signalman::store::{Batch, CommitError, Cut, KeyChange, Page, Ruleset, Sighting, Store};
+use signalman::store::{Batch, CommitError, Keep, KeyChange, Limit, Page, Ruleset, Sighting, Store};
 use signalman::tasks::Stop;
 
 use crate::harness::{Server, TestSite, eventually};
@@ -90,25 +91,59 @@ impl Reopen for &Path {
     }
 }
 
+/// Databases that are full after one commit, so that everything is moved all the time.
+struct Tiny<S>(S);
+
+const TINY: Sizes = Sizes { recent: 1, lane: 1_000 };
+
+impl Reopen for Tiny<MemorySpace> {
+    fn open(&self) -> Arc<dyn Store> {
+        Arc::new(KeyedStore::with_sizes(self.0.clone(), TINY).unwrap())
+    }
+}
+
+impl Reopen for Tiny<&Path> {
+    fn open(&self) -> Arc<dyn Store> {
+        Arc::new(KeyedStore::with_sizes(SledSpace::open(self.0).unwrap(), TINY).unwrap())
+    }
+}
+
 #[tokio::test]
 async fn store_in_memory() {
     store_contract(&MemorySpace::default()).await;
+    store_contract(&Tiny(MemorySpace::default())).await;
 }
 
 #[tokio::test]
 async fn store_on_sled() {
     let folder = tempfile::tempdir().unwrap();
     store_contract(&folder.path()).await;
+    let folder = tempfile::tempdir().unwrap();
+    store_contract(&Tiny(folder.path())).await;
+}
+
+/// Lets the store do all that it would do in the background.
+async fn tend(store: &dyn Store, seconds: i64, keep: Keep) {
+    let mut rounds = 0;
+    while store.tend(at(seconds), &keep).await.unwrap().more {
+        rounds += 1;
+        assert!(rounds < 1_000, "the upkeep comes to an end");
+    }
 }
 
 async fn store_contract(place: &dyn Reopen) {
     let ids = IdSource::seeded(1);
     let store = place.open();
     what_is_committed_is_read(&*store, &ids).await;
+    tend(&*store, 10, Keep::default()).await;
     executions_change_one_version_at_a_time(&*store, &ids).await;
+    tend(&*store, 10, Keep::default()).await;
     a_refused_batch_leaves_nothing(&*store, &ids).await;
+    tend(&*store, 10, Keep::default()).await;
     concurrent_commits_are_all_or_nothing(&store, &ids).await;
+    tend(&*store, 10, Keep::default()).await;
     sightings_have_a_memory(&*store, &ids).await;
+    tend(&*store, 10, Keep::default()).await;
     messages_wait_until_delivered(&*store, &ids).await;
     let before = (store.events(all()).await.unwrap().len(), store.executions(all()).await.unwrap().len(), store.sequence().await.unwrap());
     drop(store);
@@ -215,7 +250,8 @@ async fn concurrent_commits_are_all_or_nothing(store: &Arc<dyn Store>, ids: &IdS
                 seen_at: at(6),
                 repeats: 0,
                 body: None,
-                first: Some(Duration::from_secs(60)),
+                memory: Duration::from_secs(60),
+                first: true,
             };
             let won =
                 store.commit(&Batch { events: vec![Arc::clone(&event)], sightings: vec![sighting], ..Batch::default() }).await.is_ok();
@@ -233,26 +269,42 @@ async fn concurrent_commits_are_all_or_nothing(store: &Arc<dyn Store>, ids: &IdS
 
 async fn sightings_have_a_memory(store: &dyn Store, ids: &IdSource) {
     let (day, id) = (Duration::from_secs(86_400), ids.event(at(7)));
-    let seen = |seconds: i64, first| Sighting { key: "k".into(), event: id, seen_at: at(seconds), repeats: 0, body: Some(7), first };
-    store.commit(&Batch { sightings: vec![seen(0, Some(day))], ..Batch::default() }).await.unwrap();
+    let seen = |seconds: i64, memory: Duration, first| Sighting {
+        key: "k".into(),
+        event: id,
+        seen_at: at(seconds),
+        repeats: 0,
+        body: Some(7),
+        memory,
+        first,
+    };
+    store.commit(&Batch { sightings: vec![seen(0, day, true)], ..Batch::default() }).await.unwrap();
     let short = Duration::from_secs(5);
-    let early = store.commit(&Batch { sightings: vec![seen(4, Some(short))], ..Batch::default() }).await;
+    let early = store.commit(&Batch { sightings: vec![seen(4, short, true)], ..Batch::default() }).await;
     assert!(matches!(early, Err(CommitError::Conflict { .. })), "what is remembered is not new");
     store
-        .commit(&Batch { sightings: vec![seen(5, Some(short))], ..Batch::default() })
+        .commit(&Batch { sightings: vec![seen(5, short, true)], ..Batch::default() })
         .await
         .expect("what is forgotten is new, also on the same day");
-    store.commit(&Batch { sightings: vec![seen(0, None)], ..Batch::default() }).await.unwrap();
+    store.commit(&Batch { sightings: vec![seen(0, day, false)], ..Batch::default() }).await.unwrap();
     let look = |memory: Duration, seconds: i64| async move {
-        store.sightings(&[("other".into(), memory), ("k".into(), memory)], at(seconds)).await.unwrap()
+        let found = store.sightings(&[("other".into(), memory), ("k".into(), memory)], at(seconds)).await.unwrap();
+        assert_eq!(found[0], None);
+        found[1].as_ref().map(|sighting| sighting.seen_at)
     };
-    assert_eq!(look(day, 10).await, [None, Some(seen(0, None))]);
-    assert_eq!(look(day, 86_399).await[1], Some(seen(0, None)));
-    assert_eq!(look(day, 86_400).await[1], None, "memory has an end");
-    store.commit(&Batch { sightings: vec![seen(80_000, None)], ..Batch::default() }).await.unwrap();
-    assert_eq!(look(day, 160_000).await[1], Some(seen(80_000, None)), "memory slides");
-    assert_eq!(look(Duration::from_secs(60), 80_030).await[1], Some(seen(80_000, None)));
-    assert_eq!(look(Duration::from_secs(60), 80_061).await[1], None);
+    assert_eq!(look(day, 10).await, Some(at(0)));
+    assert_eq!(look(day, 86_399).await, Some(at(0)));
+    assert_eq!(look(day, 86_400).await, None, "memory has an end");
+    tend(store, 10, Keep::default()).await;
+    store.commit(&Batch { sightings: vec![seen(80_000, day, false)], ..Batch::default() }).await.unwrap();
+    assert_eq!(look(day, 160_000).await, Some(at(80_000)), "memory slides");
+    assert_eq!(look(Duration::from_secs(60), 80_030).await, Some(at(80_000)));
+    assert_eq!(look(Duration::from_secs(60), 80_061).await, None);
+    let month = Duration::from_secs(30 * 86_400);
+    store.commit(&Batch { sightings: vec![seen(90_000, month, false)], ..Batch::default() }).await.unwrap();
+    tend(store, 29 * 86_400, Keep::default()).await;
+    assert_eq!(look(month, 29 * 86_400).await, Some(at(90_000)), "a long memory does not end with the events");
+    assert_eq!(look(day, 29 * 86_400).await, None);
 }
 
 async fn messages_wait_until_delivered(store: &dyn Store, ids: &IdSource) {
@@ -269,21 +321,27 @@ async fn messages_wait_until_delivered(store: &dyn Store, ids: &IdSource) {
 }
 
 async fn old_things_expire_and_open_ones_stay(store: &dyn Store, ids: &IdSource) {
-    let new = event(ids, 100_000, "new");
+    let limit = |seconds| Limit { age: Duration::from_secs(seconds), count: None };
+    let keep = Keep { events: limit(50_000), executions: limit(50_000), outputs: limit(50_000) };
+    // What is old is not in one database with what is new.
+    tend(store, 50_000, keep).await;
+    let new = event(ids, 5_000_000, "new");
     store.commit(&Batch { events: vec![Arc::clone(&new)], ..Batch::default() }).await.unwrap();
     let open: Vec<_> = store.open_executions().await.unwrap().iter().map(|execution| execution.id).collect();
     assert_eq!(open.len(), 1);
-    let cut = Cut { events: at(50_000), executions: at(50_000), sightings: at(40 * 86_400) };
-    let mut rounds = 0;
-    while store.expire(cut, 10).await.unwrap() >= 10 {
-        rounds += 1;
-        assert!(rounds < 1_000, "expiry comes to an end");
-    }
+    tend(store, 5_000_001, keep).await;
     let left: Vec<_> = store.events(all()).await.unwrap().iter().map(|event| event.event.id).collect();
     assert_eq!(left, [new.event.id]);
     let left: Vec<_> = store.executions(all()).await.unwrap().iter().map(|execution| execution.id).collect();
     assert_eq!(left, open, "what has not ended is kept however old it is");
     assert!(store.messages(Page { before: None::<MessageId>, limit: 10 }).await.unwrap().is_empty());
+    // Once it has ended, it goes like the others.
+    let mut last = store.execution(open[0]).await.unwrap().unwrap();
+    last.change(Change::Cancel { at: at(5_000_002), by: "x".into() }).unwrap();
+    store.commit(&Batch { states: vec![(last.id, last.state)], ..Batch::default() }).await.unwrap();
+    tend(store, 5_010_000, keep).await;
+    assert!(store.executions(all()).await.unwrap().is_empty());
+    assert_eq!(store.setting("s").await.unwrap(), Some(json!("v")), "what has no age stays");
 }
 
 #[tokio::test]
@@ -412,7 +470,8 @@ async fn runners_carry_out_their_examples() {
         signalman::runners::KINDS.iter().map(|kind| (format!("actions/{}.yaml", name(kind.example)), kind.example.to_string())).collect();
     let mut files: Vec<(&str, &str)> = actions.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     files.push(("actions/hello.rhai", "fn run(params) { `hello ${params.who}` }"));
-    let server = Server::start(&TestSite::empty().pack(&files)).await;
+    let site = TestSite::empty().pack(&files);
+    let server = Server::start(&site).await;
     for kind in signalman::runners::KINDS {
         let ended = server.run(&format!("t.{}", name(kind.example)), json!({})).await;
         assert!(["succeeded", "failed"].contains(&ended["status"].as_str().unwrap()), "{}: {ended}", kind.name);

@@ -14,7 +14,7 @@ use signalman::model::ids::{EventId, ExecutionId, MessageId};
 use signalman::model::json::RawJson;
 use signalman::model::message::Message;
 use signalman::store::memory::MemorySpace;
-use signalman::store::{Batch, CommitError, Committed, Cut, Page, Ruleset, Sighting, Store, StoreError};
+use signalman::store::{Batch, CommitError, Committed, Keep, Maintenance, Page, Ruleset, Sighting, Store, StoreError, Tended};
 
 use crate::harness::{Target, TestSite, World, eventually, memory};
 
@@ -78,8 +78,17 @@ impl Store for Failing {
     async fn setting(&self, name: &str) -> Result<Option<Value>, StoreError> {
         self.inner.setting(name).await
     }
-    async fn expire(&self, cut: Cut, limit: usize) -> Result<usize, StoreError> {
-        self.inner.expire(cut, limit).await
+    async fn tend(&self, now: DateTime<Utc>, keep: &Keep) -> Result<Tended, StoreError> {
+        self.inner.tend(now, keep).await
+    }
+    async fn wants_tending(&self) {
+        self.inner.wants_tending().await;
+    }
+    async fn revive(&self) -> Result<bool, StoreError> {
+        self.inner.revive().await
+    }
+    fn maintenance(&self) -> Arc<dyn Maintenance> {
+        self.inner.maintenance()
     }
 }
 

@@ -6,15 +6,17 @@ use serde_json::{Map, Value, json};
 use signalman::links::{grafana, kibana, rison};
 use signalman::model::event::{Event, StoredEvent};
 use signalman::model::execution::{Change, Execution, Request};
-use signalman::model::hash::Revision;
+use signalman::model::hash::{Revision, hex};
 use signalman::model::ids::IdSource;
 use signalman::model::json::RawJson;
 use signalman::model::message::{Delivery, Destination, Message};
 use signalman::model::principal::Principal;
 use signalman::model::reason::Reason;
 use signalman::sensors::webhooks::{self, Hook};
-use signalman::store::keyed::{KeyedStore, Keyspace, Operation};
+use signalman::store::archive::Reader;
+use signalman::store::keyed::KeyedStore;
 use signalman::store::memory::{MemorySpace, MemoryStore};
+use signalman::store::migrate;
 use signalman::store::{Batch, KeyChange, Page, Ruleset, Sighting, Store};
 
 use crate::harness::{repository, shared};
@@ -128,7 +130,7 @@ async fn write_every_kind(store: &dyn Store) {
     };
     let batch = Batch {
         events: vec![Arc::new(StoredEvent { event: event.clone(), ruleset: 1, verdicts: vec![], more_near_misses: 0, set_aside: None })],
-        sightings: vec![Sighting { key: "d".into(), event: event.id, seen_at: at, repeats: 2, body: Some(7), first: None }],
+        sightings: vec![Sighting { key: "d".into(), event: event.id, seen_at: at, repeats: 2, body: Some(7), memory: std::time::Duration::from_secs(60), first: false }],
         requested: vec![Arc::new(open), Arc::new(ended)],
         messages: vec![message],
         keys: vec![KeyChange { pack: "t".into(), name: "k".into(), value: Some(json!([1])) }],
@@ -140,27 +142,36 @@ async fn write_every_kind(store: &dyn Store) {
     store.commit(&batch).await.unwrap();
 }
 
-#[tokio::test]
-async fn what_format_1_stored_is_still_read() {
-    let path = repository().join("tests/fixtures/store-format-1.jsonl");
-    if !path.exists() {
-        // Written once, by the version that introduced the format.
-        let space = MemorySpace::default();
-        write_every_kind(&MemoryStore::new(space.clone()).unwrap()).await;
-        let pairs = space.scan(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, false, 1_000).unwrap();
-        let lines = pairs
-            .iter()
-            .map(|(key, value)| json!({"key": signalman::model::hash::hex(key), "value": String::from_utf8_lossy(value)}).to_string());
-        std::fs::write(&path, lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
-        panic!("the fixture was missing and has been written; look at it and run again");
-    }
+/// The store of the format that this program writes, as it was when the format was introduced: keys and records in hexadecimal.
+async fn dumped() -> String {
     let space = MemorySpace::default();
-    let unhex = |text: &str| (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect::<Vec<u8>>();
-    for line in fixture("store-format-1.jsonl").lines() {
-        let pair: Value = serde_json::from_str(line).unwrap();
-        let put = Operation::Put(unhex(pair["key"].as_str().unwrap()), pair["value"].as_str().unwrap().as_bytes().to_vec());
-        space.write(vec![put]).unwrap();
+    let store = MemoryStore::new(space.clone()).unwrap();
+    write_every_kind(&store).await;
+    let mut backup = Vec::new();
+    let maintenance = store.maintenance();
+    let backup = tokio::task::spawn_blocking(move || {
+        maintenance.backup(&mut backup, &mut |_, _| true).unwrap();
+        backup
+    });
+    let mut reader = Reader::new(std::io::Cursor::new(backup.await.unwrap())).unwrap();
+    let mut lines = String::new();
+    while let Some((key, value)) = reader.next().unwrap() {
+        let line = json!({"key": hex(&key), "value": String::from_utf8_lossy(&value)});
+        lines.push_str(&format!("{line}\n"));
     }
+    lines
+}
+
+fn pairs(text: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let unhex = |text: &str| (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect::<Vec<u8>>();
+    let pair = |line: &str| {
+        let pair: Value = serde_json::from_str(line).unwrap();
+        (unhex(pair["key"].as_str().unwrap()), pair["value"].as_str().unwrap().as_bytes().to_vec())
+    };
+    text.lines().map(pair).collect()
+}
+
+async fn every_kind_is_read(space: MemorySpace) {
     let store = KeyedStore::new(space).unwrap();
     let events = store.events(Page { before: None, limit: 10 }).await.unwrap();
     assert_eq!(events[0].event.payload.text(), "{\"text\": \"as it came\"}");
@@ -176,4 +187,55 @@ async fn what_format_1_stored_is_still_read() {
     assert!(store.definition(&Revision("abc".into())).await.unwrap().is_some());
     assert_eq!(store.setting("s").await.unwrap(), Some(json!("v")));
     assert_eq!(store.sequence().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_format_1_stored_is_still_read() {
+    let space = MemorySpace::default();
+    let records = pairs(&fixture("store-format-1.jsonl")).into_iter().map(|pair| Ok(migrate::of_first_format(pair)));
+    KeyedStore::fill(space.clone(), records).unwrap();
+    every_kind_is_read(space).await;
+}
+
+#[tokio::test]
+async fn what_format_2_stored_is_still_read() {
+    let path = repository().join("tests/fixtures/store-format-2.jsonl");
+    if !path.exists() {
+        std::fs::write(&path, dumped().await).unwrap();
+        panic!("the fixture was missing and has been written; look at it and run again");
+    }
+    let space = MemorySpace::default();
+    KeyedStore::fill(space.clone(), pairs(&fixture("store-format-2.jsonl")).into_iter().map(Ok)).unwrap();
+    every_kind_is_read(space).await;
+}
+
+/// A folder as an older version left it when it was killed, and what its API had answered.
+#[tokio::test]
+async fn a_folder_of_format_1_is_carried_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    for file in ["db", "conf"] {
+        std::fs::copy(repository().join("tests/fixtures/store-format-1").join(file), store.join(file)).unwrap();
+    }
+    let expected: Value = serde_json::from_str(&fixture("store-format-1/expected.json")).unwrap();
+    for start in ["the first start", "the next start"] {
+        let store = migrate::open(&store).unwrap();
+        let events = store.events(Page { before: None, limit: 1_000 }).await.unwrap();
+        let executions = store.executions(Page { before: None, limit: 1_000 }).await.unwrap();
+        let messages = store.messages(Page { before: None, limit: 1_000 }).await.unwrap();
+        assert_eq!(json!(events), expected["events"], "{start}");
+        let ids = |list: &Value| list.as_array().unwrap().iter().map(|one| one["id"].clone()).collect::<Vec<_>>();
+        let states: Vec<Value> = executions.iter().map(|one| json!({"id": one.id, "status": one.state.status})).collect();
+        let expected_states: Vec<Value> =
+            expected["executions"].as_array().unwrap().iter().map(|one| json!({"id": one["id"], "status": one["status"]})).collect();
+        assert_eq!(states, expected_states, "{start}");
+        assert_eq!(ids(&json!(messages)), ids(&expected["messages"]), "{start}");
+        let key = "webhook/generic:0:big-1";
+        let at = events[0].event.received_at + chrono::Duration::hours(1);
+        let seen = store.sightings(&[(key.into(), std::time::Duration::from_secs(86_400))], at).await.unwrap();
+        assert_eq!(seen[0].as_ref().map(|sighting| sighting.event), Some(events[0].event.id), "{start}: senders' keys are still remembered");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["store"], "nothing of the old folder is left");
 }

@@ -1,0 +1,600 @@
+//! The databases of a store, read as one: the newest that has a key counts.
+//!
+//! [`View`] is the list of them at one time. Whoever reads takes one and keeps it; the writer and the upkeep replace it as a whole.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use super::checked::{Change, Checked, Entry, KindStats, Stats, Tally};
+use super::lanes::Lane;
+use super::manifest::{self, Manifest};
+use super::record::{self, Kind};
+use super::space::{Pair, Space};
+
+/// Sealed databases that are held open for reading, the one read last first.
+const HELD_OPEN: usize = 4;
+
+/// Entries that a scan reads from one database at a time.
+const READ_TOGETHER: usize = 128;
+
+/// How large databases become.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Keys and values of a recent database, in bytes.
+    pub recent: u64,
+    /// Keys and values of a database of a lane, in bytes.
+    pub lane: u64,
+}
+
+impl Default for Sizes {
+    /// About fifty thousand events in one database: small enough to be read whole in a tenth of a second.
+    fn default() -> Self {
+        Self { recent: 32 << 20, lane: 64 << 20 }
+    }
+}
+
+/// One database.
+pub struct Segment {
+    /// Its number; the higher, the newer.
+    pub number: u64,
+    /// Set when nothing is written there any more.
+    sealed: Mutex<Option<(Tally, Stats)>>,
+    database: Mutex<Option<Arc<Checked>>>,
+    /// Whether no list names it any more.
+    gone: AtomicBool,
+}
+
+impl Segment {
+    fn new(number: u64, sealed: Option<(Tally, Stats)>, database: Option<Checked>) -> Arc<Self> {
+        Arc::new(Self { number, sealed: Mutex::new(sealed), database: Mutex::new(database.map(Arc::new)), gone: AtomicBool::new(false) })
+    }
+
+    fn sealed(&self) -> Option<(Tally, Stats)> {
+        lock(&self.sealed).clone()
+    }
+
+    /// Whether nothing is written there any more.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        lock(&self.sealed).is_some()
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        if let Some((_, stats)) = self.sealed() {
+            return stats;
+        }
+        lock(&self.database).as_ref().map(|database| database.stats()).unwrap_or_default()
+    }
+
+    /// The name of its folder.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name(self.number)
+    }
+
+    /// What a sealed one holds of a kind; `Err` where that is not known.
+    fn range(&self, kind: u8) -> Result<Option<KindStats>, ()> {
+        match &*lock(&self.sealed) {
+            Some((_, stats)) => Ok(stats.get(&kind).cloned()),
+            None => Err(()),
+        }
+    }
+
+    fn may_hold(&self, key: &[u8]) -> bool {
+        match &*lock(&self.sealed) {
+            Some((_, stats)) => {
+                stats.get(&key[0]).is_some_and(|kind| kind.first.as_slice() <= &key[1..] && &key[1..] <= kind.last.as_slice())
+            }
+            None => true,
+        }
+    }
+}
+
+/// The folder of a number.
+#[must_use]
+pub fn name(number: u64) -> String {
+    format!("{number:08}")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The databases at one time.
+#[derive(Clone, Default)]
+pub struct View {
+    /// Commits as they came, the newest database first; commits go there.
+    pub recent: Vec<Arc<Segment>>,
+    /// What has been moved, the newest database first.
+    pub lanes: BTreeMap<Lane, Vec<Arc<Segment>>>,
+}
+
+impl View {
+    /// The databases of a lane, the newest first.
+    #[must_use]
+    pub fn lane(&self, lane: Lane) -> &[Arc<Segment>] {
+        if lane == Lane::Recent { &self.recent } else { self.lanes.get(&lane).map_or(&[], Vec::as_slice) }
+    }
+
+    /// Where a key may lie; what comes first counts.
+    fn holders<'v>(&'v self, key: &[u8]) -> impl Iterator<Item = &'v Arc<Segment>> + use<'v> {
+        let lanes: &'static [Lane] = Lane::of(key);
+        self.recent.iter().chain(lanes.iter().flat_map(|lane| self.lane(*lane)))
+    }
+
+    /// Every database with its lane.
+    pub fn all(&self) -> impl Iterator<Item = (Lane, &Arc<Segment>)> {
+        let recent = self.recent.iter().map(|segment| (Lane::Recent, segment));
+        recent.chain(self.lanes.iter().flat_map(|(lane, segments)| segments.iter().map(|segment| (*lane, segment))))
+    }
+}
+
+/// The first record of a database: what the one before it held when it was full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The database before.
+    pub before: u64,
+    /// What it held.
+    pub tally: Tally,
+}
+
+/// The databases of a store.
+pub struct Layers {
+    /// Where they lie.
+    pub space: Arc<dyn Space>,
+    /// How large they become.
+    pub sizes: Sizes,
+    view: RwLock<Arc<View>>,
+    /// The recent database that comes next, opened ahead.
+    next: Mutex<Option<Arc<Segment>>>,
+    held: Mutex<VecDeque<Arc<Segment>>>,
+    /// Held shared by scans, and alone while records that have been copied to a lane are taken from another.
+    pub moving: RwLock<()>,
+}
+
+impl Layers {
+    /// Opens what the space holds, or begins anew in an empty one.
+    ///
+    /// # Errors
+    /// When it cannot be used, is damaged, or is of a newer format.
+    pub fn open(space: Arc<dyn Space>, sizes: Sizes) -> Result<Self, StoreError> {
+        let layers = Self {
+            space,
+            sizes,
+            view: RwLock::default(),
+            next: Mutex::default(),
+            held: Mutex::default(),
+            moving: RwLock::default(),
+        };
+        layers.reopen()?;
+        Ok(layers)
+    }
+
+    /// Reads everything anew from disk, as after a start.
+    ///
+    /// # Errors
+    /// As [`Layers::open`].
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        lock(&self.held).clear();
+        *lock(&self.next) = None;
+        let (view, next) = match self.space.read_file(manifest::FILE)? {
+            Some(bytes) => self.read(&Manifest::read(&bytes)?)?,
+            None => self.begin()?,
+        };
+        *lock(&self.next) = next;
+        self.publish(view);
+        let (durable, sequence) = (self.space.durable()?, self.sequence()?);
+        if durable > sequence {
+            return Err(StoreError::Corrupt(format!(
+                "the last {} commits are missing: commit {durable} was durable, and {sequence} is the last one found",
+                durable - sequence
+            )));
+        }
+        Ok(())
+    }
+
+    /// The number of the last commit.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn sequence(&self) -> Result<u64, StoreError> {
+        let stored = self.get(&self.view(), &record::key(Kind::Sequence, b""))?;
+        stored.map_or(Ok(0), |bytes| record::decode(Kind::Sequence, &bytes))
+    }
+
+    fn begin(&self) -> Result<(View, Option<Arc<Segment>>), StoreError> {
+        for name in self.space.names()? {
+            // A first start that was cut short leaves databases without a record; anything else is not ours to throw away.
+            let tally = Checked::open(self.space.open(&name)?, &name)?.tally();
+            if tally != Tally::default() {
+                return Err(StoreError::Corrupt(format!("its file `{}` is missing", manifest::FILE)));
+            }
+            self.space.remove(&name)?;
+        }
+        let lasting = self.create(1)?;
+        let recent = self.create(2)?;
+        let view = View { recent: vec![recent], lanes: BTreeMap::from([(Lane::Lasting, vec![lasting])]) };
+        self.write_manifest(&view, None)?;
+        Ok((view, None))
+    }
+
+    fn read(&self, manifest: &Manifest) -> Result<(View, Option<Arc<Segment>>), StoreError> {
+        let there = self.space.names()?;
+        for entry in &manifest.databases {
+            if !there.contains(&name(entry.name)) {
+                return Err(StoreError::Corrupt(format!("database {} is missing", name(entry.name))));
+            }
+        }
+        for left in there.iter().filter(|there| manifest.databases.iter().all(|entry| name(entry.name) != **there)) {
+            tracing::debug!(database = left, "removing what a stop left half done");
+            self.space.remove(left)?;
+        }
+        let mut view = View::default();
+        for entry in &manifest.databases {
+            let segment = if entry.sealed {
+                Segment::new(entry.name, Some((entry.tally, entry.stats.clone())), None)
+            } else {
+                let database = self.open_database(entry.name)?;
+                if database.tally().version < entry.tally.version {
+                    return Err(StoreError::Corrupt(format!("database {}: the last writes are missing", name(entry.name))));
+                }
+                Segment::new(entry.name, None, Some(database))
+            };
+            match entry.lane {
+                Lane::Recent => view.recent.push(segment),
+                lane => view.lanes.entry(lane).or_default().push(segment),
+            }
+        }
+        let is_empty = |segment: &Arc<Segment>| self.database(segment).map(|database| database.tally() == Tally::default());
+        let next = if view.recent.len() > 1 && is_empty(&view.recent[0])? { Some(view.recent.remove(0)) } else { None };
+        for pair in view.recent.windows(2) {
+            let (newer, older) = (self.database(&pair[0])?, self.database(&pair[1])?);
+            let Some(Entry::Value(base)) = newer.get(&record::key(Kind::Base, b""))? else { continue };
+            let base: Base = record::decode(Kind::Base, &base)?;
+            if base.before == pair[1].number && base.tally != older.tally() {
+                return Err(StoreError::Corrupt(format!("database {}: the last writes are missing", pair[1].name())));
+            }
+        }
+        Ok((view, next))
+    }
+
+    fn open_database(&self, number: u64) -> Result<Checked, StoreError> {
+        Checked::open(self.space.open(&name(number))?, &name(number))
+    }
+
+    /// Makes an empty database. It does not exist until a manifest names it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(&self, number: u64) -> Result<Arc<Segment>, StoreError> {
+        self.space.remove(&name(number))?;
+        let database = self.open_database(number)?;
+        database.sync()?;
+        Ok(Segment::new(number, None, Some(database)))
+    }
+
+    /// A number that no database has had since the last start.
+    #[must_use]
+    pub fn free_number(&self) -> u64 {
+        let next = lock(&self.next).as_ref().map_or(0, |segment| segment.number);
+        self.view().all().map(|(_, segment)| segment.number).max().unwrap_or(0).max(next) + 1
+    }
+
+    /// Changes the list of databases, first on disk and then here.
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing has changed.
+    pub fn flip(&self, change: impl Fn(&mut View)) -> Result<(), StoreError> {
+        // In this order, so that a database the writer begins to use meanwhile is in one of the two.
+        let next = self.next();
+        let mut view = View::clone(&self.view());
+        change(&mut view);
+        self.write_manifest(&view, next.as_ref())?;
+        self.change(change);
+        Ok(())
+    }
+
+    /// Writes down a list of databases, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_manifest(&self, view: &View, next: Option<&Arc<Segment>>) -> Result<(), StoreError> {
+        let mut databases = Vec::new();
+        let next = next.filter(|next| view.recent.iter().all(|segment| segment.number != next.number));
+        for (lane, segment) in next.map(|next| (Lane::Recent, next)).into_iter().chain(view.all()) {
+            let sealed = segment.sealed();
+            let is_sealed = sealed.is_some();
+            let (tally, stats) = match sealed {
+                Some(sealed) => sealed,
+                // What commits go on writing to is not counted here.
+                None if lane == Lane::Recent => (Tally::default(), Stats::new()),
+                None => {
+                    let database = self.database(segment)?;
+                    (database.tally(), database.stats())
+                }
+            };
+            databases.push(manifest::Entry { name: segment.number, lane, sealed: is_sealed, tally, stats });
+        }
+        self.space.write_file(manifest::FILE, &Manifest::of(databases).to_bytes())
+    }
+
+    /// The databases as they are now.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn publish(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    /// The writer and the upkeep may change the list at the same time.
+    fn change(&self, change: impl FnOnce(&mut View)) {
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = View::clone(&view);
+        change(&mut changed);
+        *view = Arc::new(changed);
+    }
+
+    /// The recent database that comes next, if it has been opened ahead.
+    #[must_use]
+    pub fn next(&self) -> Option<Arc<Segment>> {
+        lock(&self.next).clone()
+    }
+
+    /// Puts the recent database that comes next into its place.
+    pub fn set_next(&self, segment: Arc<Segment>) {
+        *lock(&self.next) = Some(segment);
+    }
+
+    /// Lets commits go on in the next recent database, if there is one. Answers what its first record must be.
+    ///
+    /// # Errors
+    /// When the full database cannot be asked what it holds.
+    pub fn rotate(&self) -> Result<Option<Base>, StoreError> {
+        let Some(next) = lock(&self.next).take() else { return Ok(None) };
+        let full = Arc::clone(&self.view().recent[0]);
+        let tally = self.database(&full)?.tally();
+        self.change(|view| view.recent.insert(0, next));
+        Ok(Some(Base { before: full.number, tally }))
+    }
+
+    /// Says that nothing will be written to a database any more.
+    ///
+    /// # Errors
+    /// When it cannot be asked what it holds.
+    pub fn seal(&self, segment: &Arc<Segment>) -> Result<(), StoreError> {
+        let database = self.database(segment)?;
+        *lock(&segment.sealed) = Some((database.tally(), database.stats()));
+        drop(database);
+        self.hold(segment);
+        Ok(())
+    }
+
+    /// The database of a segment; a sealed one is opened, and closed when others have been read since.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is damaged.
+    pub fn database(&self, segment: &Arc<Segment>) -> Result<Arc<Checked>, StoreError> {
+        let mut database = lock(&segment.database);
+        if let Some(open) = &*database {
+            return Ok(Arc::clone(open));
+        }
+        if segment.gone.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable(format!("database {} has been dropped", segment.name())));
+        }
+        let opened = self.open_database(segment.number)?;
+        if let Some((tally, _)) = segment.sealed()
+            && opened.tally() != tally
+        {
+            return Err(StoreError::Corrupt(format!("database {}: it does not hold what it held when it was closed", segment.name())));
+        }
+        let opened = Arc::new(opened);
+        *database = Some(Arc::clone(&opened));
+        drop(database);
+        self.hold(segment);
+        Ok(opened)
+    }
+
+    /// Notes that a sealed database is open, and closes the one that has been for longest.
+    fn hold(&self, segment: &Arc<Segment>) {
+        let mut held = lock(&self.held);
+        held.push_back(Arc::clone(segment));
+        let mut spare = held.len().saturating_sub(HELD_OPEN);
+        held.retain(|segment| {
+            if spare == 0 {
+                return true;
+            }
+            spare -= 1;
+            !close(segment)
+        });
+    }
+
+    /// Lets go of a database that no list names any more. Who has taken the list before reads on, if it was open; if it was not, it is
+    /// empty to them: what was there is too old, or has been moved.
+    pub fn forget(&self, segment: &Arc<Segment>) {
+        segment.gone.store(true, Ordering::Release);
+        lock(&self.held).retain(|held| !Arc::ptr_eq(held, segment));
+    }
+
+    /// The database of a segment of a list that may be old.
+    fn readable(&self, segment: &Arc<Segment>) -> Result<Option<Arc<Checked>>, StoreError> {
+        match self.database(segment) {
+            Ok(database) => Ok(Some(database)),
+            Err(_) if segment.gone.load(Ordering::Acquire) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn get(&self, view: &View, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        for segment in view.holders(key).filter(|segment| segment.may_hold(key)) {
+            let Some(database) = self.readable(segment)? else { continue };
+            match database.get(key)? {
+                Some(Entry::Value(value)) => return Ok(Some(value)),
+                Some(Entry::Tombstone) => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// How a key is removed by a commit: buried, if an older database has it.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn removal(&self, view: &View, key: Vec<u8>) -> Result<Change, StoreError> {
+        for segment in view.holders(&key).skip(1).filter(|segment| segment.may_hold(&key)) {
+            let Some(database) = self.readable(segment)? else { continue };
+            match database.get(&key)? {
+                Some(Entry::Value(_)) => return Ok(Change::Bury(key)),
+                Some(Entry::Tombstone) => break,
+                None => {}
+            }
+        }
+        Ok(Change::Delete(key))
+    }
+
+    /// The first `limit` pairs of one kind between the bounds, from the low end or from the high end. Both bounds are keys of that kind.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn scan(
+        &self,
+        view: &View,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        descending: bool,
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let (Bound::Included(any) | Bound::Excluded(any)) = from else { return Ok(Vec::new()) };
+        let mut cursors: Vec<Cursor<'_>> = Vec::new();
+        for segment in view.holders(any) {
+            cursors.extend(Cursor::new(segment, any[0], from, to, descending));
+        }
+        let mut found: Vec<Pair> = Vec::new();
+        while found.len() < limit {
+            let Some(best) = best(&cursors, descending) else { break };
+            if cursors[best].read.is_empty() {
+                cursors[best].fill(self, descending, limit.clamp(2, READ_TOGETHER))?;
+                continue;
+            }
+            let Some((key, entry)) = cursors[best].read.pop_front() else { continue };
+            for cursor in &mut cursors {
+                if cursor.read.front().is_some_and(|(other, _)| *other == key) {
+                    cursor.read.pop_front(); // an older one
+                }
+            }
+            if let Entry::Value(value) = entry {
+                found.push((key, value));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Closes a database unless somebody reads it; answers whether it is closed.
+fn close(segment: &Arc<Segment>) -> bool {
+    let mut database = lock(&segment.database);
+    if database.as_ref().is_some_and(|open| Arc::strong_count(open) > 1) {
+        return false;
+    }
+    *database = None;
+    true
+}
+
+/// The place of a scan in one database.
+struct Cursor<'v> {
+    segment: &'v Arc<Segment>,
+    from: Bound<Vec<u8>>,
+    to: Bound<Vec<u8>>,
+    read: VecDeque<(Vec<u8>, Entry)>,
+    /// No key that is still to be read comes before this one.
+    reaches: Option<Vec<u8>>,
+    ended: bool,
+}
+
+impl<'v> Cursor<'v> {
+    /// Nothing if the database holds nothing there.
+    fn new(segment: &'v Arc<Segment>, kind: u8, from: Bound<&[u8]>, to: Bound<&[u8]>, descending: bool) -> Option<Self> {
+        let mut reaches = None;
+        if let Ok(range) = segment.range(kind) {
+            let range = range?;
+            let (first, last) = ([&[kind], range.first.as_slice()].concat(), [&[kind], range.last.as_slice()].concat());
+            let below = |bound: Bound<&[u8]>| matches!(bound, Bound::Included(b) | Bound::Excluded(b) if last.as_slice() < b);
+            let above = |bound: Bound<&[u8]>| matches!(bound, Bound::Included(b) | Bound::Excluded(b) if first.as_slice() > b);
+            if below(from) || above(to) {
+                return None;
+            }
+            reaches = Some(if descending { last } else { first });
+        }
+        let owned = |bound: Bound<&[u8]>| bound.map(<[u8]>::to_vec);
+        Some(Self { segment, from: owned(from), to: owned(to), read: VecDeque::new(), reaches, ended: false })
+    }
+
+    fn fill(&mut self, layers: &Layers, descending: bool, limit: usize) -> Result<(), StoreError> {
+        let Some(database) = layers.readable(self.segment)? else {
+            self.ended = true;
+            return Ok(());
+        };
+        let (from, to) = (self.from.as_ref().map(Vec::as_slice), self.to.as_ref().map(Vec::as_slice));
+        let read = database.scan(from, to, descending, limit)?;
+        self.ended = read.len() < limit;
+        if let Some((last, _)) = read.last() {
+            let next = Bound::Excluded(last.clone());
+            if descending {
+                self.to = next;
+            } else {
+                self.from = next;
+            }
+            self.reaches = Some(last.clone());
+        }
+        self.read = read.into();
+        Ok(())
+    }
+
+    /// The key that comes next, or one that nothing comes before; `None` in the second place if neither is known.
+    fn head(&self) -> Option<Option<&[u8]>> {
+        match self.read.front() {
+            Some((key, _)) => Some(Some(key)),
+            None if self.ended => None,
+            None => Some(self.reaches.as_deref()),
+        }
+    }
+}
+
+/// The cursor whose turn it is: of the unread ones that may come first, else the first key; of equal keys the newest database's.
+fn best(cursors: &[Cursor<'_>], descending: bool) -> Option<usize> {
+    let mut best: Option<(usize, &[u8], bool)> = None;
+    for (index, cursor) in cursors.iter().enumerate() {
+        let unread = cursor.read.is_empty();
+        let key = match cursor.head() {
+            None => continue,
+            Some(None) => return Some(index),
+            Some(Some(key)) => key,
+        };
+        let better = match best {
+            None => true,
+            // Of equal ones the unread is read first, so that a newer database can be told from an older.
+            Some((_, other, read)) => {
+                let sooner = if descending { key > other } else { key < other };
+                sooner || (key == other && unread && read)
+            }
+        };
+        if better {
+            best = Some((index, key, !unread));
+        }
+    }
+    best.map(|(index, ..)| index)
+}
