@@ -161,6 +161,12 @@ impl Checked {
         self.lock().stats.clone()
     }
 
+    /// What there is of a kind.
+    #[must_use]
+    pub fn of_kind(&self, kind: u8) -> Option<KindStats> {
+        self.lock().stats.get(&kind).cloned()
+    }
+
     /// Keys and values, in bytes.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
@@ -195,7 +201,9 @@ impl Checked {
                 found.tally.sum = found.tally.sum.wrapping_add(u64::from(head.crc));
                 match self.value(&key, &stored) {
                     Ok(Entry::Value(value)) => add(&mut found.stats, &key, &value),
-                    Ok(Entry::Tombstone) => {}
+                    Ok(Entry::Tombstone) => {
+                        reach(&mut found.stats, &key);
+                    }
                     Err(StoreError::Corrupt(text)) => damage(text),
                     Err(error) => return Err(error),
                 }
@@ -262,7 +270,7 @@ impl Checked {
             if last[change.key()] != index {
                 continue;
             }
-            let old = match self.raw.get(change.key())? {
+            let old = match self.stored(&state.stats, change.key())? {
                 Some(stored) => {
                     let damaged = || self.damaged(&format!("{} is damaged", record::name(change.key())));
                     Some((Head::read(change.key(), &stored).ok_or_else(damaged)?, stored))
@@ -283,6 +291,7 @@ impl Checked {
                     0
                 }
                 Change::Bury(key) => {
+                    reach(&mut state.stats, key);
                     put(&mut operations, &mut tally, key, TOMBSTONE, b"");
                     0
                 }
@@ -296,6 +305,13 @@ impl Checked {
         operations.push(Operation::Put(TALLY_KEY.to_vec(), write_tally(tally)));
         state.tally = tally;
         self.raw.write(operations)
+    }
+
+    /// What is stored under a key. Most keys that are written are higher than all before, and are not looked for.
+    fn stored(&self, stats: &Stats, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(kind) = stats.get(&key[0]) else { return Ok(None) };
+        let within = kind.first.as_slice() <= &key[1..] && &key[1..] <= kind.last.as_slice();
+        if within { self.raw.get(key) } else { Ok(None) }
     }
 
     /// Returns when everything written so far would survive a power cut.
@@ -405,17 +421,23 @@ fn read_tally(bytes: &[u8]) -> Option<Tally> {
 }
 
 fn add(stats: &mut Stats, key: &[u8], value: &[u8]) {
-    let rest = &key[1..];
-    let kind = stats.entry(key[0]).or_insert_with(|| KindStats { first: rest.to_vec(), last: rest.to_vec(), ..KindStats::default() });
+    let kind = reach(stats, key);
     kind.records += 1;
     kind.items += record::items(value);
     kind.bytes += (key.len() + value.len()) as u64;
+}
+
+/// Widens the range of the key's kind.
+fn reach<'s>(stats: &'s mut Stats, key: &[u8]) -> &'s mut KindStats {
+    let rest = &key[1..];
+    let kind = stats.entry(key[0]).or_insert_with(|| KindStats { first: rest.to_vec(), last: rest.to_vec(), ..KindStats::default() });
     if rest < kind.first.as_slice() {
         kind.first = rest.to_vec();
     }
     if rest > kind.last.as_slice() {
         kind.last = rest.to_vec();
     }
+    kind
 }
 
 fn remove(stats: &mut Stats, key: &[u8], head: &Head, stored: &[u8]) {

@@ -175,13 +175,21 @@ impl Inner {
 
     /// The execution; nothing if it has been removed meanwhile.
     fn whole_execution(&self, id: [u8; 16], request: &[u8]) -> Result<Option<Execution>, StoreError> {
-        let request: Request = record::decode(Kind::Request, request)?;
+        let (request, mut state): (Request, Option<State>) = record::decode_request(request)?;
         // An end may be committed between the two reads, so what has ended is looked for last.
-        let state: Option<State> = self.read(Kind::Open, &id)?.map_or_else(|| self.read(Kind::State, &id), |state| Ok(Some(state)))?;
+        if state.is_none() {
+            state = self.read(Kind::Open, &id)?;
+        }
+        if state.is_none() {
+            state = self.read(Kind::State, &id)?;
+        }
         let Some(mut state) = state else {
-            let removed = self.get(&record::key(Kind::Request, &id))?.is_none();
-            let id = ExecutionId::from_bytes(id);
-            return if removed { Ok(None) } else { Err(StoreError::Corrupt(format!("execution {id} has no state"))) };
+            // It may have been moved, or removed, since its request was read.
+            return match self.get(&record::key(Kind::Request, &id))? {
+                Some(moved) if record::decode_request::<Request, State>(&moved)?.1.is_some() => self.whole_execution(id, &moved),
+                Some(_) => Err(StoreError::Corrupt(format!("execution {} has no state", ExecutionId::from_bytes(id)))),
+                None => Ok(None),
+            };
         };
         if let Some(log) = self.read::<Vec<LogLine>>(Kind::Output, &id)? {
             state.log = log;
@@ -266,13 +274,14 @@ impl Inner {
 
     /// Whether the newest database has been written to for so long, or holds so much, that what is in it could not be dropped in time.
     fn is_due(&self, now: DateTime<Utc>, keep: &Keep) -> bool {
-        let Some(stats) = self.layers.view().recent.first().map(|newest| newest.stats()) else { return false };
+        let Some(newest) = self.layers.view().recent.first().cloned() else { return false };
+        let stats = newest.stats();
+        let since = newest.since(stats.is_empty(), now);
         let is_due = |lane: &Lane| {
-            let limit = lane.limit(keep)?;
-            let items = stats.get(&(lane.counted() as u8)).map_or(0, |kind| kind.items);
-            Some(lanes::is_old(&stats, limit.age, now) || limit.count.is_some_and(|count| items >= (count / 8).max(1)))
+            let Some(limit) = lane.limit(keep).filter(|_| !lane.part(&stats).is_empty()) else { return false };
+            upkeep::is_share(&stats, *lane, limit, now) || lanes::is_long_ago(since, limit.age, now)
         };
-        Lane::AGEING.iter().filter_map(is_due).any(|due| due)
+        lanes::OF_AGED.iter().any(is_due)
     }
 
     /// What removes the rules that nothing refers to any more: no set in force when the oldest record that is left was made.
@@ -326,8 +335,8 @@ impl Maintenance for Inner {
         for (lane, segment) in view.all() {
             let mut live_bytes = 0;
             for (kind, stats) in segment.stats() {
-                // What is left of a database of events beside its events has been moved.
-                let Some(name) = Kind::of(&[kind]).filter(|kind| lane != Lane::Events || *kind == Kind::Events) else { continue };
+                // What has been moved from a settled database is counted where it is now.
+                let Some(name) = Kind::of(&[kind]).filter(|kind| lane != Lane::Aged || upkeep::EXPIRED.contains(kind)) else { continue };
                 live_bytes += stats.bytes;
                 let of_kind = std::collections::BTreeMap::from([(kind, stats.clone())]);
                 let (oldest, newest) = (lanes::oldest(&of_kind), lanes::newest(&of_kind));

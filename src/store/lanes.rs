@@ -1,8 +1,8 @@
 //! Which records live how long, and so in which databases. Pure.
 //!
-//! A commit is written to one database, the newest of the *recent* ones. When that is full, what must be kept for another span
-//! than its events is moved to the *lane* of its lifetime, and what is left are events alone. A lane is a chain of databases
-//! that age as a whole: the oldest is dropped, never emptied record by record.
+//! A commit is written to one database, the newest of the *recent* ones. When that is full, what may still change moves to the
+//! *lane* of its lifetime; what never changes stays and *ages*. When the first of its kinds is too old, what is kept longer moves
+//! to its lane, and the database is dropped. A lane is a chain of databases too: the oldest is dropped, never emptied record by record.
 
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,9 @@ use super::{Keep, Limit};
 pub enum Lane {
     /// Commits, as they came.
     Recent,
-    /// Events and verdicts, once nothing else is left beside them.
+    /// What never changes of the commits of a while ago.
+    Aged,
+    /// Events and verdicts that are kept longer than what came with them.
     Events,
     /// What executions logged.
     Outputs,
@@ -40,6 +42,7 @@ impl Lane {
     pub fn name(self) -> &'static str {
         match self {
             Self::Recent => "recent",
+            Self::Aged => "aged",
             Self::Events => "events",
             Self::Outputs => "outputs",
             Self::Executions => "executions",
@@ -53,10 +56,12 @@ impl Lane {
     #[must_use]
     pub fn of(key: &[u8]) -> &'static [Self] {
         match Kind::of(key) {
-            Some(Kind::Events) => &[Self::Events],
-            Some(Kind::Output) => &[Self::Outputs],
-            // What has ended is written to its lane before it is taken from `lasting`.
-            Some(Kind::Request | Kind::State | Kind::Message) => &[Self::Lasting, Self::Executions],
+            Some(Kind::Events) => &[Self::Aged, Self::Events],
+            Some(Kind::Output) => &[Self::Aged, Self::Outputs],
+            // What is taken from `lasting` has been written elsewhere before.
+            Some(Kind::Request | Kind::Message) => &[Self::Lasting, Self::Aged, Self::Executions],
+            // In a lane it is part of what was asked for.
+            Some(Kind::State) => &[Self::Aged],
             Some(Kind::Sighting) if key.get(1) == Some(&LONG_MEMORY) => &[Self::SeenLong],
             Some(Kind::Sighting) => &[Self::SeenDay],
             Some(Kind::Base) => &[],
@@ -68,7 +73,7 @@ impl Lane {
     #[must_use]
     pub fn limit(self, keep: &Keep) -> Option<Limit> {
         match self {
-            Self::Recent | Self::Lasting => None,
+            Self::Recent | Self::Aged | Self::Lasting => None,
             Self::Events => Some(keep.events),
             Self::Outputs => Some(keep.outputs),
             Self::Executions => Some(keep.executions),
@@ -77,17 +82,39 @@ impl Lane {
         }
     }
 
+    /// What lies in it, and ages.
+    #[must_use]
+    pub fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Events => &[Kind::Events],
+            Self::Outputs => &[Kind::Output],
+            Self::Executions => &[Kind::Request, Kind::State, Kind::Message],
+            Self::SeenDay | Self::SeenLong => &[Kind::Sighting],
+            Self::Recent | Self::Aged | Self::Lasting => &[],
+        }
+    }
+
+    /// What a database holds of it.
+    #[must_use]
+    pub fn part(self, stats: &Stats) -> Stats {
+        let of_kind = |kind: &Kind| stats.get_key_value(&(*kind as u8)).map(|(kind, stats)| (*kind, stats.clone()));
+        self.kinds().iter().filter_map(of_kind).collect()
+    }
+
     /// The kind whose records a limit by number counts.
     #[must_use]
     pub fn counted(self) -> Kind {
         match self {
-            Self::Events | Self::Recent => Kind::Events,
+            Self::Events | Self::Aged | Self::Recent => Kind::Events,
             Self::Outputs => Kind::Output,
             Self::Executions | Self::Lasting => Kind::Request,
             Self::SeenDay | Self::SeenLong => Kind::Sighting,
         }
     }
 }
+
+/// The lanes that take over from a database that expires.
+pub const OF_AGED: &[Lane] = &[Lane::Events, Lane::Outputs, Lane::Executions];
 
 /// A day, the memory of senders' keys by default.
 pub const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
@@ -132,19 +159,28 @@ fn time_of(kind: u8, rest: &[u8], end: bool) -> Option<DateTime<Utc>> {
     }
 }
 
-/// A database is closed after this share of its lifetime, so that it can be dropped in time: what is kept is at most so much too old.
-const SHARE: i32 = 8;
+/// A database takes at most one of so many shares of what is kept, so that it can be dropped in time: what is kept is at most so much
+/// too old, or too many.
+pub const SHARES: u64 = 8;
 
 /// Whether a database has been written to for long enough.
 #[must_use]
 pub fn is_old(stats: &Stats, age: std::time::Duration, now: DateTime<Utc>) -> bool {
-    let span = Duration::from_std(age).unwrap_or(Duration::MAX) / SHARE;
-    oldest(stats).is_some_and(|oldest| now - oldest > span)
+    oldest(stats).is_some_and(|oldest| is_long_ago(oldest, age, now))
 }
 
-/// Whether all of a database is older than what is kept. One without any time is not.
+/// Whether a share of what is kept has passed since.
 #[must_use]
-pub fn is_expired(stats: &Stats, age: std::time::Duration, now: DateTime<Utc>) -> bool {
+pub fn is_long_ago(since: DateTime<Utc>, age: std::time::Duration, now: DateTime<Utc>) -> bool {
+    let span = Duration::from_std(age / u32::try_from(SHARES).unwrap_or(1)).unwrap_or(Duration::MAX);
+    now - since > span
+}
+
+/// Whether all of a database is older than what is kept. One without any time is not. Where the clock was ahead for a while, keys are dated
+/// later than the database was sealed; then that counts.
+#[must_use]
+pub fn is_expired(stats: &Stats, sealed_at: Option<DateTime<Utc>>, age: std::time::Duration, now: DateTime<Utc>) -> bool {
     let age = Duration::from_std(age).unwrap_or(Duration::MAX);
-    newest(stats).is_some_and(|newest| now.checked_sub_signed(age).is_some_and(|cut| newest < cut))
+    let newest = newest(stats).map(|newest| sealed_at.map_or(newest, |at| newest.min(at)));
+    newest.is_some_and(|newest| now.checked_sub_signed(age).is_some_and(|cut| newest < cut))
 }

@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -18,6 +19,12 @@ use super::space::{Pair, Space};
 
 /// Sealed databases that are held open for reading, the one read last first.
 const HELD_OPEN: usize = 4;
+
+/// Memory for the cache of a database that commits go to: all of it.
+const HOT_BYTES: u64 = 32 << 20;
+
+/// Memory for the cache of any other.
+const COLD_BYTES: u64 = 4 << 20;
 
 /// Entries that a scan reads from one database at a time.
 const READ_TOGETHER: usize = 128;
@@ -32,9 +39,9 @@ pub struct Sizes {
 }
 
 impl Default for Sizes {
-    /// About fifty thousand events in one database: small enough to be read whole in a tenth of a second.
+    /// Some tens of thousands of events in one database: small enough to be read whole in a tenth of a second.
     fn default() -> Self {
-        Self { recent: 32 << 20, lane: 64 << 20 }
+        Self { recent: 32 << 20, lane: 32 << 20 }
     }
 }
 
@@ -42,20 +49,50 @@ impl Default for Sizes {
 pub struct Segment {
     /// Its number; the higher, the newer.
     pub number: u64,
-    /// Set when nothing is written there any more.
-    sealed: Mutex<Option<(Tally, Stats)>>,
+    sealed: Mutex<Option<Sealed>>,
+    /// Since when there is something in it, as far as the upkeep has seen.
+    since: Mutex<Option<DateTime<Utc>>>,
     database: Mutex<Option<Arc<Checked>>>,
     /// Whether no list names it any more.
     gone: AtomicBool,
 }
 
+/// What is known of a database that nothing is written to any more.
+#[derive(Clone, Debug)]
+struct Sealed {
+    at: DateTime<Utc>,
+    tally: Tally,
+    stats: Stats,
+}
+
 impl Segment {
-    fn new(number: u64, sealed: Option<(Tally, Stats)>, database: Option<Checked>) -> Arc<Self> {
-        Arc::new(Self { number, sealed: Mutex::new(sealed), database: Mutex::new(database.map(Arc::new)), gone: AtomicBool::new(false) })
+    fn new(number: u64, sealed: Option<Sealed>, database: Option<Checked>) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            sealed: Mutex::new(sealed),
+            since: Mutex::default(),
+            database: Mutex::new(database.map(Arc::new)),
+            gone: AtomicBool::new(false),
+        })
     }
 
-    fn sealed(&self) -> Option<(Tally, Stats)> {
+    fn sealed(&self) -> Option<Sealed> {
         lock(&self.sealed).clone()
+    }
+
+    /// When it was sealed.
+    #[must_use]
+    pub fn sealed_at(&self) -> Option<DateTime<Utc>> {
+        lock(&self.sealed).as_ref().map(|sealed| sealed.at)
+    }
+
+    /// Since when there is something in it, as far as it was asked before; an empty one has nothing yet.
+    #[must_use]
+    pub fn since(&self, is_empty: bool, now: DateTime<Utc>) -> DateTime<Utc> {
+        let mut since = lock(&self.since);
+        let at = since.filter(|at| !is_empty && *at <= now).unwrap_or(now);
+        *since = Some(at);
+        at
     }
 
     /// Whether nothing is written there any more.
@@ -67,10 +104,28 @@ impl Segment {
     /// What it holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        if let Some((_, stats)) = self.sealed() {
-            return stats;
+        if let Some(sealed) = self.sealed() {
+            return sealed.stats;
         }
         lock(&self.database).as_ref().map(|database| database.stats()).unwrap_or_default()
+    }
+
+    /// How many things of a kind it holds.
+    #[must_use]
+    pub fn items(&self, kind: u8) -> u64 {
+        if let Some(Sealed { stats, .. }) = &*lock(&self.sealed) {
+            return stats.get(&kind).map_or(0, |kind| kind.items);
+        }
+        lock(&self.database).as_ref().map_or(0, |database| database.of_kind(kind).map_or(0, |kind| kind.items))
+    }
+
+    /// Whether it has ever held a record of a kind, a tombstone included.
+    #[must_use]
+    pub fn may_have(&self, kind: u8) -> bool {
+        match &*lock(&self.sealed) {
+            Some(sealed) => sealed.stats.contains_key(&kind),
+            None => lock(&self.database).as_ref().is_none_or(|database| database.of_kind(kind).is_some()),
+        }
     }
 
     /// The name of its folder.
@@ -82,19 +137,24 @@ impl Segment {
     /// What a sealed one holds of a kind; `Err` where that is not known.
     fn range(&self, kind: u8) -> Result<Option<KindStats>, ()> {
         match &*lock(&self.sealed) {
-            Some((_, stats)) => Ok(stats.get(&kind).cloned()),
+            Some(sealed) => Ok(sealed.stats.get(&kind).cloned()),
             None => Err(()),
         }
     }
 
     fn may_hold(&self, key: &[u8]) -> bool {
         match &*lock(&self.sealed) {
-            Some((_, stats)) => {
-                stats.get(&key[0]).is_some_and(|kind| kind.first.as_slice() <= &key[1..] && &key[1..] <= kind.last.as_slice())
+            Some(sealed) => {
+                sealed.stats.get(&key[0]).is_some_and(|kind| kind.first.as_slice() <= &key[1..] && &key[1..] <= kind.last.as_slice())
             }
             None => true,
         }
     }
+}
+
+/// Memory for the cache of a database.
+fn cache_bytes(lane: Lane) -> u64 {
+    if matches!(lane, Lane::Recent | Lane::Lasting) { HOT_BYTES } else { COLD_BYTES }
 }
 
 /// The folder of a number.
@@ -212,14 +272,14 @@ impl Layers {
     fn begin(&self) -> Result<(View, Option<Arc<Segment>>), StoreError> {
         for name in self.space.names()? {
             // A first start that was cut short leaves databases without a record; anything else is not ours to throw away.
-            let tally = Checked::open(self.space.open(&name)?, &name)?.tally();
+            let tally = Checked::open(self.space.open(&name, COLD_BYTES)?, &name)?.tally();
             if tally != Tally::default() {
                 return Err(StoreError::Corrupt(format!("its file `{}` is missing", manifest::FILE)));
             }
             self.space.remove(&name)?;
         }
-        let lasting = self.create(1)?;
-        let recent = self.create(2)?;
+        let lasting = self.create(1, Lane::Lasting)?;
+        let recent = self.create(2, Lane::Recent)?;
         let view = View { recent: vec![recent], lanes: BTreeMap::from([(Lane::Lasting, vec![lasting])]) };
         self.write_manifest(&view, None)?;
         Ok((view, None))
@@ -238,10 +298,10 @@ impl Layers {
         }
         let mut view = View::default();
         for entry in &manifest.databases {
-            let segment = if entry.sealed {
-                Segment::new(entry.name, Some((entry.tally, entry.stats.clone())), None)
+            let segment = if let Some(at) = entry.sealed_at {
+                Segment::new(entry.name, Some(Sealed { at, tally: entry.tally, stats: entry.stats.clone() }), None)
             } else {
-                let database = self.open_database(entry.name)?;
+                let database = self.open_database(entry.name, cache_bytes(entry.lane))?;
                 if database.tally().version < entry.tally.version {
                     return Err(StoreError::Corrupt(format!("database {}: the last writes are missing", name(entry.name))));
                 }
@@ -265,17 +325,17 @@ impl Layers {
         Ok((view, next))
     }
 
-    fn open_database(&self, number: u64) -> Result<Checked, StoreError> {
-        Checked::open(self.space.open(&name(number))?, &name(number))
+    fn open_database(&self, number: u64, cache_bytes: u64) -> Result<Checked, StoreError> {
+        Checked::open(self.space.open(&name(number), cache_bytes)?, &name(number))
     }
 
     /// Makes an empty database. It does not exist until a manifest names it.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn create(&self, number: u64) -> Result<Arc<Segment>, StoreError> {
+    pub fn create(&self, number: u64, lane: Lane) -> Result<Arc<Segment>, StoreError> {
         self.space.remove(&name(number))?;
-        let database = self.open_database(number)?;
+        let database = self.open_database(number, cache_bytes(lane))?;
         database.sync()?;
         Ok(Segment::new(number, None, Some(database)))
     }
@@ -310,9 +370,9 @@ impl Layers {
         let next = next.filter(|next| view.recent.iter().all(|segment| segment.number != next.number));
         for (lane, segment) in next.map(|next| (Lane::Recent, next)).into_iter().chain(view.all()) {
             let sealed = segment.sealed();
-            let is_sealed = sealed.is_some();
+            let sealed_at = sealed.as_ref().map(|sealed| sealed.at);
             let (tally, stats) = match sealed {
-                Some(sealed) => sealed,
+                Some(sealed) => (sealed.tally, sealed.stats),
                 // What commits go on writing to is not counted here.
                 None if lane == Lane::Recent => (Tally::default(), Stats::new()),
                 None => {
@@ -320,7 +380,7 @@ impl Layers {
                     (database.tally(), database.stats())
                 }
             };
-            databases.push(manifest::Entry { name: segment.number, lane, sealed: is_sealed, tally, stats });
+            databases.push(manifest::Entry { name: segment.number, lane, sealed_at, tally, stats });
         }
         self.space.write_file(manifest::FILE, &Manifest::of(databases).to_bytes())
     }
@@ -370,9 +430,9 @@ impl Layers {
     ///
     /// # Errors
     /// When it cannot be asked what it holds.
-    pub fn seal(&self, segment: &Arc<Segment>) -> Result<(), StoreError> {
+    pub fn seal(&self, segment: &Arc<Segment>, at: DateTime<Utc>) -> Result<(), StoreError> {
         let database = self.database(segment)?;
-        *lock(&segment.sealed) = Some((database.tally(), database.stats()));
+        *lock(&segment.sealed) = Some(Sealed { at, tally: database.tally(), stats: database.stats() });
         drop(database);
         self.hold(segment);
         Ok(())
@@ -390,10 +450,8 @@ impl Layers {
         if segment.gone.load(Ordering::Acquire) {
             return Err(StoreError::Unavailable(format!("database {} has been dropped", segment.name())));
         }
-        let opened = self.open_database(segment.number)?;
-        if let Some((tally, _)) = segment.sealed()
-            && opened.tally() != tally
-        {
+        let opened = self.open_database(segment.number, COLD_BYTES)?;
+        if segment.sealed().is_some_and(|sealed| sealed.tally != opened.tally()) {
             return Err(StoreError::Corrupt(format!("database {}: it does not hold what it held when it was closed", segment.name())));
         }
         let opened = Arc::new(opened);

@@ -1,5 +1,6 @@
 //! The list of databases, replaced as a whole: what it does not name does not exist.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -30,8 +31,9 @@ pub struct Entry {
     pub name: u64,
     /// What it is for.
     pub lane: Lane,
-    /// Whether nothing is written there any more.
-    pub sealed: bool,
+    /// When it was sealed: nothing is written there any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_at: Option<DateTime<Utc>>,
     /// What it must hold at least; exactly, when it is sealed.
     pub tally: Tally,
     /// What it held when this was written.
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn it_reads_what_it_wrote_and_refuses_the_rest() {
-        let entry = Entry { name: 3, lane: Lane::Lasting, sealed: false, tally: Tally::default(), stats: Stats::new() };
+        let entry = Entry { name: 3, lane: Lane::Lasting, sealed_at: None, tally: Tally::default(), stats: Stats::new() };
         let manifest = Manifest::of(vec![entry]);
         let bytes = manifest.to_bytes();
         assert_eq!(Manifest::read(&bytes).unwrap(), manifest);

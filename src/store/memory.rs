@@ -41,7 +41,7 @@ impl Space for MemorySpace {
         "memory"
     }
 
-    fn open(&self, name: &str) -> Result<Box<dyn Database>, StoreError> {
+    fn open(&self, name: &str, _cache_bytes: u64) -> Result<Box<dyn Database>, StoreError> {
         Ok(Box::new(self.lock().databases.entry(name.to_string()).or_default().clone()))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A key is a kind (one byte) and what identifies the record; wherever that is an id, its first bytes are the time, so that
 //! what is written together lies and dies together. A value is `format`, `kind`, a number, and JSON. The number is the version of
-//! a state, the count of the events in a record of events, and else 0.
+//! a state, the count of the events in a record of events, 1 for what was asked for together with how it ended, and else 0.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -163,6 +163,28 @@ fn open(kind: Kind, bytes: &[u8]) -> Result<&[u8], StoreError> {
         [FORMAT, found, _, _, _, _, body @ ..] if *found == kind as u8 => Ok(body),
         _ => Err(StoreError::Corrupt(format!("a {kind:?} record has a broken envelope"))),
     }
+}
+
+/// The number of a record of what was asked for that says how it ended as well.
+const WITH_STATE: u32 = 1;
+
+/// What was asked for and how it ended, as one record; that is how executions are kept once they have ended.
+#[must_use]
+pub fn with_state(request: &[u8], state: &[u8]) -> Vec<u8> {
+    let (Some(asked), Some(ended)) = (request.get(ENVELOPE_BYTES..), state.get(ENVELOPE_BYTES..)) else { return request.to_vec() };
+    [&envelope(Kind::Request, WITH_STATE)[..], b"[", asked, b",", ended, b"]"].concat()
+}
+
+/// What was asked for, and how it ended where the record says so.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when it cannot be read.
+pub fn decode_request<R: DeserializeOwned, S: DeserializeOwned>(bytes: &[u8]) -> Result<(R, Option<S>), StoreError> {
+    if bytes.get(2..ENVELOPE_BYTES) == Some(&WITH_STATE.to_be_bytes()) {
+        let (request, state) = decode(Kind::Request, bytes)?;
+        return Ok((request, Some(state)));
+    }
+    Ok((decode(Kind::Request, bytes)?, None))
 }
 
 /// The sixteen bytes at the end of a key.

@@ -13,16 +13,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StoreError;
 use super::folder::{Folder, sync_folder};
 use super::space::{Database, Operation, Pair, Space};
 use crate::telemetry;
-
-/// Memory that a database may use for its cache of pages.
-const CACHE_BYTES: u64 = 8 << 20;
 
 /// A folder of sled databases.
 pub struct SledSpace {
@@ -44,13 +42,13 @@ impl Space for SledSpace {
         "sled"
     }
 
-    fn open(&self, name: &str) -> Result<Box<dyn Database>, StoreError> {
+    fn open(&self, name: &str, cache_bytes: u64) -> Result<Box<dyn Database>, StoreError> {
         let path = self.folder.database(name);
         let new = !path.exists();
-        let mut opened = open(&path)?;
+        let mut opened = open(&path, cache_bytes)?;
         if opened.is_none() {
             take_copy(&path).map_err(|error| StoreError::Unavailable(format!("cannot copy `{}`: {error}", path.display())))?;
-            opened = open(&path)?;
+            opened = open(&path, cache_bytes)?;
         }
         let db = opened.ok_or_else(|| StoreError::Unavailable(format!("`{}` is locked", path.display())))?;
         let file = File::open(path.join("db"))
@@ -58,7 +56,10 @@ impl Space for SledSpace {
         if new {
             self.folder.sync_all()?;
         }
-        Ok(Box::new(SledDatabase { db: Some(db), file, large: path.join("blobs"), failed: AtomicBool::new(false) }))
+        let unreadable = |error: io::Error| StoreError::Unavailable(format!("cannot read the folder of `{}`: {error}", path.display()));
+        let large = File::open(path.join("blobs")).map_err(unreadable)?;
+        let large_made = changed_at(&large).map_err(unreadable)?;
+        Ok(Box::new(SledDatabase { db: Some(db), file, large, large_made, failed: AtomicBool::new(false) }))
     }
 
     fn names(&self) -> Result<Vec<String>, StoreError> {
@@ -102,9 +103,9 @@ impl Space for SledSpace {
 ///
 /// # Errors
 /// When it cannot be opened, or is damaged.
-pub(super) fn open(path: &Path) -> Result<Option<::sled::Db>, StoreError> {
+pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Option<::sled::Db>, StoreError> {
     remove_half_snapshots(path).map_err(|error| StoreError::Unavailable(format!("cannot read `{}`: {error}", path.display())))?;
-    let config = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).mode(::sled::Mode::HighThroughput).flush_every_ms(None);
+    let config = ::sled::Config::new().path(path).cache_capacity(cache_bytes).mode(::sled::Mode::HighThroughput).flush_every_ms(None);
     match telemetry::without_panic(|| config.open()) {
         Ok(Ok(db)) => Ok(Some(db)),
         Ok(Err(::sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => Ok(None),
@@ -158,12 +159,19 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder(to)
 }
 
+/// When a name in a folder changed last.
+fn changed_at(folder: &File) -> io::Result<(i64, i64)> {
+    let meta = folder.metadata()?;
+    Ok((meta.mtime(), meta.mtime_nsec()))
+}
+
 struct SledDatabase {
     /// Always there until it is dropped.
     db: Option<::sled::Db>,
     file: File,
-    /// Where sled keeps pages that are too large for its log.
-    large: PathBuf,
+    /// Where sled keeps pages that are too large for its log; and when that folder was made.
+    large: File,
+    large_made: (i64, i64),
     failed: AtomicBool,
 }
 
@@ -238,7 +246,7 @@ impl Database for SledDatabase {
             db.flush().map_err(|error| failure(&error))?;
             let unsynced = |error: io::Error| StoreError::Unavailable(format!("the disk could not be synced: {error}"));
             self.file.sync_data().map_err(unsynced)?;
-            if fs::read_dir(&self.large).is_ok_and(|mut files| files.next().is_some()) {
+            if changed_at(&self.large).map_err(unsynced)? != self.large_made {
                 rustix::fs::syncfs(&self.file).map_err(|error| unsynced(error.into()))?;
             }
             Ok(())

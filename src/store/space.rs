@@ -51,11 +51,11 @@ pub trait Space: Send + Sync + 'static {
     /// The name of the engine.
     fn engine(&self) -> &'static str;
 
-    /// Opens a database, or makes it. A database that failed is opened anew, as it is on disk.
+    /// Opens a database, or makes it; it may hold so much of it in memory. A database that failed is opened anew, as it is on disk.
     ///
     /// # Errors
     /// When it cannot be read or written, or is damaged.
-    fn open(&self, name: &str) -> Result<Box<dyn Database>, StoreError>;
+    fn open(&self, name: &str, cache_bytes: u64) -> Result<Box<dyn Database>, StoreError>;
 
     /// The databases there are, whether or not anything refers to them.
     ///

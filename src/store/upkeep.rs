@@ -1,8 +1,12 @@
-//! What is done beside the commits, a bounded step at a time: the next database is opened ahead, full ones are emptied of what
-//! lives longer than their events, and those that are too old are dropped.
+//! What is done beside the commits, a bounded step at a time: the next database is opened ahead, full ones are settled, and what is
+//! too old is dropped.
 //!
-//! Every step can be cut short anywhere. What is moved is written to its lane and synced, then taken from where it is replaced,
-//! then the manifest says so; until it does, the step is done again from its beginning and comes to the same.
+//! A full database is *settled*: what may still change, or is looked up by a key without a time, moves to its lane at once, and the rest
+//! is never written to again. When the first of its kinds is too old the database *expires*: what is kept longer moves to its lane, and the
+//! database is dropped as a whole.
+//!
+//! Every step can be cut short anywhere. What is moved is written to its lane and synced, then taken from where it is replaced, then the
+//! manifest says so; until it does, the step is done again from its beginning and comes to the same.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,17 +15,33 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use chrono::{DateTime, Utc};
 
 use super::checked::{Change, Checked, Entry, Stats};
+use super::keyed::go_on;
 use super::lanes::{self, LONG_MEMORY, Lane};
 use super::layers::{Layers, Segment, View};
 use super::record::{self, Kind};
-use super::keyed::go_on;
-use super::{Keep, Progress, StoreError, Tended};
+use super::{Keep, Limit, Progress, StoreError, Tended};
 
 /// Changes written to a lane in one batch; about the best size for sled.
 const TOGETHER: usize = 256;
 
-/// Records read from a full database at a time.
+/// Records read at a time.
 const READ_TOGETHER: usize = 256;
+
+/// What is moved as soon as a database is full. Messages are only looked at: a newer version of one that waited replaces it.
+const SETTLED: &[Kind] = &[
+    Kind::Sighting,
+    Kind::Message,
+    Kind::Open,
+    Kind::Waiting,
+    Kind::Key,
+    Kind::Setting,
+    Kind::Definition,
+    Kind::Ruleset,
+    Kind::Sequence,
+];
+
+/// What is moved, where it is kept longer, when a database expires.
+pub(super) const EXPIRED: &[Kind] = &[Kind::Events, Kind::Output, Kind::Request, Kind::State, Kind::Message];
 
 /// The upkeep of a store's databases.
 #[derive(Default)]
@@ -35,21 +55,9 @@ struct State {
     moving: Option<Moving>,
 }
 
-/// A full database that is being emptied.
-struct Moving {
-    source: Arc<Segment>,
-    /// The last key that was read.
-    upto: Vec<u8>,
-    pending: BTreeMap<Lane, Vec<Change>>,
-    /// The lane's database that this is written to.
-    targets: BTreeMap<Lane, Arc<Segment>>,
-    /// What is taken from `lasting` once the rest is durable.
-    taken: Vec<Vec<u8>>,
-}
-
 impl Upkeep {
-    /// Forgets what was half done, as after a start, and keeps everything as it is while `work` runs.
-    /// Nothing if a step is being made right now.
+    /// Forgets what was half done, as after a start, and keeps everything as it is while `work` runs. Nothing if a step is being made
+    /// right now.
     pub fn restarted<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
@@ -70,32 +78,31 @@ impl Upkeep {
         work()
     }
 
-    /// One step: reads and moves at most `budget` records. Answers whether there is more to do at once.
+    /// One step: reads and moves at most `budget` records, or a few more. Answers whether there is more to do at once.
     ///
     /// # Errors
     /// When a database cannot be read or written.
     pub fn step(&self, layers: &Layers, now: DateTime<Utc>, keep: &Keep, budget: usize) -> Result<Tended, StoreError> {
         let mut state = self.lock();
         open_ahead(layers)?;
-        let removed = drop_expired(layers, &state, now, keep)?;
-        let (mut left, mut emptied) = (budget, false);
-        while left > 0 && (state.moving.is_some() || layers.view().recent.len() > 1) {
+        let (mut left, mut tended) = (budget, Tended::default());
+        while left > 0 {
+            left = left.saturating_sub(1);
             if state.moving.is_none() {
-                let source = layers.view().recent.last().cloned();
-                let Some(source) = source else { break };
-                state.moving = Some(Moving {
-                    source,
-                    upto: Vec::new(),
-                    pending: BTreeMap::new(),
-                    targets: BTreeMap::new(),
-                    taken: Vec::new(),
-                });
+                state.moving = begin(layers, now, keep);
             }
-            let Some(moving) = &mut state.moving else { break };
-            match moving.go_on(layers, left) {
-                Ok(Moved::Some(count)) => left = left.saturating_sub(count.max(1)),
-                Ok(Moved::All) => {
-                    emptied = true; // what is in a lane now may be too old
+            let Some(moving) = &mut state.moving else {
+                let dropped = drop_oldest(layers, now, keep)?;
+                tended.removed += dropped.unwrap_or(0);
+                match dropped {
+                    Some(_) => continue,
+                    None => return Ok(tended),
+                }
+            };
+            match moving.go_on(layers, left, now) {
+                Ok(Moved::Some(count)) => left = left.saturating_sub(count),
+                Ok(Moved::All { removed }) => {
+                    tended.removed += removed;
                     if let Some(moved) = state.moving.take() {
                         seal_full(layers, &moved, now, keep)?;
                     }
@@ -106,8 +113,7 @@ impl Upkeep {
                 }
             }
         }
-        let more = emptied || state.moving.is_some() || layers.view().recent.len() > 1;
-        Ok(Tended { removed, more })
+        Ok(Tended { more: true, ..tended })
     }
 
     /// Rewrites every database but the newest, so that each takes the least room. Tells how many of how many are done.
@@ -115,7 +121,8 @@ impl Upkeep {
     /// # Errors
     /// When a database cannot be read or written; what has been rewritten until then stays so.
     pub fn compact(&self, layers: &Layers, progress: &mut Progress<'_>) -> Result<(), StoreError> {
-        let _state = self.lock();
+        let mut state = self.lock();
+        state.moving = None; // it is begun again, with the databases as they are then
         let all: Vec<(Lane, Arc<Segment>)> = {
             let view = layers.view();
             view.all().filter(|(lane, _)| *lane != Lane::Recent).map(|(lane, segment)| (lane, Arc::clone(segment))).collect()
@@ -134,36 +141,116 @@ pub(super) fn open_ahead(layers: &Layers) -> Result<(), StoreError> {
     if layers.next().is_some() {
         return Ok(());
     }
-    let next = layers.create(layers.free_number())?;
+    let next = layers.create(layers.free_number(), Lane::Recent)?;
     layers.write_manifest(&layers.view(), Some(&next))?;
     layers.set_next(next);
     Ok(())
 }
 
+/// The database whose turn it is to be settled, or to expire; the oldest first.
+fn begin(layers: &Layers, now: DateTime<Utc>, keep: &Keep) -> Option<Moving> {
+    let view = layers.view();
+    let of = |source: &Arc<Segment>, stage| Moving {
+        source: Arc::clone(source),
+        stage,
+        kind: 0,
+        upto: None,
+        pending: BTreeMap::new(),
+        targets: BTreeMap::new(),
+        taken: Vec::new(),
+        removed: 0,
+    };
+    if let [_, .., full] = view.recent.as_slice() {
+        return Some(of(full, Stage::Settles));
+    }
+    // Nearly always it is the oldest; not where the clock was ahead for a while.
+    view.lane(Lane::Aged).iter().rev().find_map(|segment| {
+        let is_due = |lane: &Lane| is_too_old(&view, segment, *lane, now, keep);
+        let too_old: Vec<Lane> = lanes::OF_AGED.iter().copied().filter(is_due).collect();
+        (!too_old.is_empty()).then(|| of(segment, Stage::Expires { too_old }))
+    })
+}
+
+/// Whether what a database holds for a lane is too old, or more than is kept.
+fn is_too_old(view: &View, segment: &Segment, lane: Lane, now: DateTime<Utc>, keep: &Keep) -> bool {
+    let Some(limit) = lane.limit(keep) else { return false };
+    let stats = segment.stats();
+    let own = stats.get(&(lane.counted() as u8)).map_or(0, |kind| kind.items);
+    let spare = own > 0 && limit.count.is_some_and(|count| total(view, lane).saturating_sub(own) >= count);
+    spare || lanes::is_expired(&lane.part(&stats), segment.sealed_at(), limit.age, now)
+}
+
+/// How many there are of what a lane's limit counts, wherever they lie.
+fn total(view: &View, lane: Lane) -> u64 {
+    let holders = view.recent.iter().chain(view.lane(Lane::Aged)).chain(view.lane(lane));
+    holders.map(|segment| segment.items(lane.counted() as u8)).sum()
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// It is full: what may still change moves.
+    Settles,
+    /// Some of it is too old: what is kept longer moves, and it is dropped.
+    Expires { too_old: Vec<Lane> },
+}
+
 enum Moved {
     Some(usize),
-    All,
+    All { removed: u64 },
+}
+
+/// A database that is being settled, or that expires.
+struct Moving {
+    source: Arc<Segment>,
+    stage: Stage,
+    /// Which of the stage's kinds is being read.
+    kind: usize,
+    /// The last key of it that was read.
+    upto: Option<Vec<u8>>,
+    pending: BTreeMap<Lane, Vec<Change>>,
+    /// The lanes' databases that this is written to.
+    targets: BTreeMap<Lane, Arc<Segment>>,
+    /// What is taken from `lasting` once the rest is durable.
+    taken: Vec<Vec<u8>>,
+    removed: u64,
 }
 
 impl Moving {
-    fn go_on(&mut self, layers: &Layers, limit: usize) -> Result<Moved, StoreError> {
+    fn kinds(&self) -> &'static [Kind] {
+        if matches!(self.stage, Stage::Settles) { SETTLED } else { EXPIRED }
+    }
+
+    /// Whether records of a kind need not be read.
+    fn skips(&self, kind: Kind, lasting: &Checked) -> bool {
+        match &self.stage {
+            Stage::Settles => kind == Kind::Message && lasting.of_kind(Kind::Message as u8).is_none(),
+            // What is open or waits is kept in any case.
+            Stage::Expires { too_old } => match kind {
+                Kind::Events => too_old.contains(&Lane::Events),
+                Kind::Output => too_old.contains(&Lane::Outputs),
+                _ => false,
+            },
+        }
+    }
+
+    fn go_on(&mut self, layers: &Layers, limit: usize, now: DateTime<Utc>) -> Result<Moved, StoreError> {
         let source = layers.database(&self.source)?;
         let lasting = lasting(layers)?;
-        let from = if self.upto.is_empty() { Bound::Included(&[0x02][..]) } else { Bound::Excluded(self.upto.as_slice()) };
-        let read = source.scan(from, Bound::Excluded(&[0xff]), false, READ_TOGETHER.min(limit.max(1)))?;
-        let Some((last, _)) = read.last() else {
-            drop(source);
-            self.finish(layers)?;
-            return Ok(Moved::All);
+        let Some(kind) = self.kinds().get(self.kind).copied() else {
+            drop((source, lasting));
+            return self.finish(layers, now);
         };
+        let (low, high) = ([kind as u8], [kind as u8 + 1]);
+        let from = self.upto.as_ref().map_or(Bound::Included(&low[..]), |upto| Bound::Excluded(upto.as_slice()));
+        let skipped = !self.source.may_have(kind as u8) || self.skips(kind, &lasting);
+        let read = if skipped { Vec::new() } else { source.scan(from, Bound::Excluded(&high), false, READ_TOGETHER.min(limit.max(1)))? };
         let count = read.len();
-        self.upto.clone_from(last);
+        match read.last() {
+            Some((last, _)) => self.upto = Some(last.clone()),
+            None => (self.kind, self.upto) = (self.kind + 1, None),
+        }
         for (key, entry) in read {
-            if Kind::of(&key) == Some(Kind::Events) {
-                self.upto = vec![Kind::Events as u8 + 1]; // they stay: on behind them
-                break;
-            }
-            self.route(&source, &lasting, key, entry)?;
+            self.route(layers, &source, &lasting, kind, key, entry)?;
         }
         if self.pending.values().map(Vec::len).sum::<usize>() >= TOGETHER {
             self.write(layers)?;
@@ -172,54 +259,72 @@ impl Moving {
     }
 
     /// Decides where a record belongs from now on.
-    fn route(&mut self, source: &Checked, lasting: &Checked, key: Vec<u8>, entry: Entry) -> Result<(), StoreError> {
-        let Some(kind) = Kind::of(&key) else {
-            return Err(StoreError::Corrupt(format!("{} is of no kind that this version knows", record::name(&key))));
-        };
+    fn route(
+        &mut self,
+        layers: &Layers,
+        source: &Checked,
+        lasting: &Checked,
+        kind: Kind,
+        key: Vec<u8>,
+        entry: Entry,
+    ) -> Result<(), StoreError> {
+        let settles = matches!(self.stage, Stage::Settles);
         let Entry::Value(value) = entry else {
-            self.put(Lane::Lasting, Change::Delete(key));
+            if settles {
+                self.put(Lane::Lasting, Change::Delete(key));
+            }
             return Ok(());
         };
         let sibling = |kind: Kind| record::key(kind, &key[1..]);
         match kind {
-            Kind::Events | Kind::Base => {}
+            Kind::Events => self.put(Lane::Events, Change::Put(key, value)),
+            Kind::Output => self.put(Lane::Outputs, Change::Put(key, value)),
             Kind::Sighting => {
                 let lane = if key.get(1) == Some(&LONG_MEMORY) { Lane::SeenLong } else { Lane::SeenDay };
                 self.put(lane, Change::Put(key, value));
             }
-            Kind::Output => self.put(Lane::Outputs, Change::Put(key, value)),
-            Kind::Request => {
-                let ended = matches!(source.get(&sibling(Kind::State))?, Some(Entry::Value(_)));
-                self.put(if ended { Lane::Executions } else { Lane::Lasting }, Change::Put(key, value));
-            }
+            Kind::Request => match ended(layers, source, &sibling(Kind::State))? {
+                Some(state) => self.end(key, &value, &state),
+                None => self.put(Lane::Lasting, Change::Put(key, value)),
+            },
             Kind::State => {
                 let request = sibling(Kind::Request);
-                if source.get(&request)?.is_none()
-                    && let Some(Entry::Value(asked)) = lasting.get(&request)?
-                {
-                    self.put(Lane::Executions, Change::Put(request.clone(), asked));
-                    self.taken.push(request);
+                if let Some(Entry::Value(asked)) = lasting.get(&request)? {
+                    self.taken.push(request.clone());
+                    self.end(request, &asked, &value);
                 }
-                self.put(Lane::Executions, Change::Put(key, value));
+            }
+            Kind::Message if settles => {
+                if lasting.get(&key)?.is_some() {
+                    self.taken.push(key);
+                }
             }
             Kind::Message => {
-                let waiting = match source.get(&sibling(Kind::Waiting))? {
-                    Some(Entry::Value(_)) => true,
-                    Some(Entry::Tombstone) => false,
-                    None => lasting.get(&sibling(Kind::Waiting))?.is_some(),
-                };
-                if waiting {
+                if layers.get(&layers.view(), &sibling(Kind::Waiting))?.is_some() {
                     self.put(Lane::Lasting, Change::Put(key, value));
-                } else {
-                    self.taken.push(key.clone());
+                } else if self.keeps_executions() {
                     self.put(Lane::Executions, Change::Put(key, value));
                 }
             }
             Kind::Open | Kind::Definition | Kind::Ruleset | Kind::Waiting | Kind::Key | Kind::Setting | Kind::Sequence => {
                 self.put(Lane::Lasting, Change::Put(key, value));
             }
+            Kind::Base => {}
         }
         Ok(())
+    }
+
+    /// An execution that has ended is one record from now on.
+    fn end(&mut self, key: Vec<u8>, request: &[u8], state: &[u8]) {
+        if self.keeps_executions() {
+            self.put(Lane::Executions, Change::Put(key, record::with_state(request, state)));
+        } else {
+            self.removed += 1;
+        }
+    }
+
+    fn keeps_executions(&self) -> bool {
+        !matches!(&self.stage, Stage::Expires { too_old } if too_old.contains(&Lane::Executions))
     }
 
     fn put(&mut self, lane: Lane, change: Change) {
@@ -239,7 +344,7 @@ impl Moving {
     }
 
     /// Everything has been written: makes it durable, takes it from where it is replaced, and lets go of the source.
-    fn finish(&mut self, layers: &Layers) -> Result<(), StoreError> {
+    fn finish(&mut self, layers: &Layers, now: DateTime<Utc>) -> Result<Moved, StoreError> {
         self.write(layers)?;
         for target in self.targets.values() {
             layers.database(target)?.sync()?;
@@ -253,20 +358,36 @@ impl Moving {
             }
             lasting.sync()?;
         }
-        let source = Arc::clone(&self.source);
-        layers.seal(&source)?;
-        // A database without a single event has nothing left to keep.
-        let empty = !source.stats().contains_key(&(Kind::Events as u8));
-        layers.flip(|view| {
-            view.recent.retain(|segment| segment.number != source.number);
-            if !empty {
-                view.lanes.entry(Lane::Events).or_default().insert(0, Arc::clone(&source));
+        let source = &self.source;
+        match &self.stage {
+            Stage::Settles => {
+                layers.seal(source, now)?;
+                let stays = EXPIRED.iter().any(|kind| source.may_have(*kind as u8));
+                layers.flip(|view| {
+                    view.recent.retain(|segment| segment.number != source.number);
+                    if stays {
+                        view.lanes.entry(Lane::Aged).or_default().insert(0, Arc::clone(source));
+                    }
+                })?;
+                if !stays {
+                    discard(layers, source)?;
+                }
             }
-        })?;
-        if empty {
-            discard(layers, &source)?;
+            Stage::Expires { too_old } => {
+                let gone = |lane: &Lane| if *lane == Lane::Executions { 0 } else { source.items(lane.counted() as u8) };
+                self.removed += too_old.iter().map(gone).sum::<u64>();
+                remove(layers, Lane::Aged, source)?;
+            }
         }
-        Ok(())
+        Ok(Moved::All { removed: self.removed })
+    }
+}
+
+/// How an execution ended, if it has.
+fn ended(layers: &Layers, source: &Checked, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    match source.get(key)? {
+        Some(Entry::Value(state)) => Ok(Some(state)),
+        _ => layers.get(&layers.view(), key),
     }
 }
 
@@ -281,7 +402,7 @@ fn current(layers: &Layers, lane: Lane) -> Result<Arc<Segment>, StoreError> {
     if let Some(last) = layers.view().lane(lane).first().filter(|segment| !segment.is_sealed()) {
         return Ok(Arc::clone(last));
     }
-    let new = layers.create(layers.free_number())?;
+    let new = layers.create(layers.free_number(), lane)?;
     layers.flip(|view| view.lanes.entry(lane).or_default().insert(0, Arc::clone(&new)))?;
     Ok(new)
 }
@@ -290,58 +411,44 @@ fn current(layers: &Layers, lane: Lane) -> Result<Arc<Segment>, StoreError> {
 fn seal_full(layers: &Layers, moved: &Moving, now: DateTime<Utc>, keep: &Keep) -> Result<(), StoreError> {
     for (lane, segment) in &moved.targets {
         let Some(limit) = lane.limit(keep) else { continue };
-        let database = layers.database(segment)?;
-        let full = is_full(*lane, &database.stats(), layers.sizes.lane, limit.count) || lanes::is_old(&database.stats(), limit.age, now);
-        drop(database);
-        if full {
-            layers.seal(segment)?;
+        let stats = segment.stats();
+        let bytes: u64 = stats.values().map(|kind| kind.bytes).sum();
+        if bytes >= layers.sizes.lane || is_share(&stats, *lane, limit, now) {
+            layers.seal(segment, now)?;
             layers.flip(|_| {})?;
         }
     }
     Ok(())
 }
 
-/// Whether a database has its size; where a number is kept, an eighth of it.
-fn is_full(lane: Lane, stats: &Stats, bytes: u64, count: Option<u64>) -> bool {
-    let items = stats.get(&(lane.counted() as u8)).map_or(0, |kind| kind.items);
-    stats.values().map(|kind| kind.bytes).sum::<u64>() >= bytes || count.is_some_and(|count| items >= (count / 8).max(1))
+/// Whether what is there is a good share of what is kept, so that more in one database could not be dropped in time.
+pub(super) fn is_share(stats: &Stats, lane: Lane, limit: Limit, now: DateTime<Utc>) -> bool {
+    let own = stats.get(&(lane.counted() as u8)).map_or(0, |kind| kind.items);
+    let enough = limit.count.is_some_and(|count| own >= (count / lanes::SHARES).max(1));
+    enough || lanes::is_old(&lane.part(stats), limit.age, now)
 }
 
-/// Drops what is older than what is kept, or more. Answers how many records that were.
-fn drop_expired(layers: &Layers, state: &State, now: DateTime<Utc>, keep: &Keep) -> Result<u64, StoreError> {
-    let mut removed = 0;
+/// Drops the oldest database of a lane if it is too old, or more than is kept. Answers how many records that were; nothing if there is none.
+fn drop_oldest(layers: &Layers, now: DateTime<Utc>, keep: &Keep) -> Result<Option<u64>, StoreError> {
+    let view = layers.view();
     for lane in Lane::AGEING {
-        let Some(limit) = lane.limit(keep) else { continue };
-        loop {
-            let view = layers.view();
-            let Some(oldest) = view.lane(*lane).last().cloned() else { break };
-            // What is being written to is neither old nor spare.
-            if state.moving.as_ref().is_some_and(|moving| moving.targets.contains_key(lane)) && !oldest.is_sealed() {
-                break;
-            }
-            let stats = oldest.stats();
-            let total = count(&view, *lane);
-            let own = stats.get(&(lane.counted() as u8)).map_or(0, |kind| kind.items);
-            let spare = limit.count.is_some_and(|count| total - own.min(total) >= count);
-            if !spare && !lanes::is_expired(&stats, limit.age, now) {
-                break;
-            }
-            layers.flip(|view| {
-                if let Some(segments) = view.lanes.get_mut(lane) {
-                    segments.retain(|segment| segment.number != oldest.number);
-                }
-            })?;
-            discard(layers, &oldest)?;
-            removed += stats.iter().filter(|(kind, _)| **kind != Kind::State as u8).map(|(_, kind)| kind.items).sum::<u64>();
+        let oldest = view.lane(*lane).iter().rev().find(|segment| is_too_old(&view, segment, *lane, now, keep));
+        if let Some(oldest) = oldest {
+            remove(layers, *lane, oldest)?;
+            return Ok(Some(oldest.items(lane.counted() as u8)));
         }
     }
-    Ok(removed)
+    Ok(None)
 }
 
-/// How many there are of what a lane's limit counts, those not moved yet included.
-fn count(view: &View, lane: Lane) -> u64 {
-    let recent = view.recent.iter().chain(view.lane(lane));
-    recent.map(|segment| segment.stats().get(&(lane.counted() as u8)).map_or(0, |kind| kind.items)).sum()
+/// Takes a database from the list, and then away.
+fn remove(layers: &Layers, lane: Lane, segment: &Arc<Segment>) -> Result<(), StoreError> {
+    layers.flip(|view| {
+        if let Some(segments) = view.lanes.get_mut(&lane) {
+            segments.retain(|other| other.number != segment.number);
+        }
+    })?;
+    discard(layers, segment)
 }
 
 /// Removes a database that no list names any more.
@@ -353,26 +460,29 @@ fn discard(layers: &Layers, segment: &Arc<Segment>) -> Result<(), StoreError> {
 /// Copies a database, in the order of its keys, and lets the copy take its place.
 fn rewrite(layers: &Layers, lane: Lane, segment: &Arc<Segment>) -> Result<(), StoreError> {
     let source = layers.database(segment)?;
-    let copy = layers.create(layers.free_number())?;
+    let copy = layers.create(layers.free_number(), lane)?;
     let target = layers.database(&copy)?;
-    let mut from = vec![0x01];
-    loop {
-        let read = source.scan(Bound::Excluded(&from), Bound::Excluded(&[0xff]), false, READ_TOGETHER)?;
-        let Some((last, _)) = read.last() else { break };
-        from.clone_from(last);
-        let changes: Vec<Change> = read
-            .into_iter()
-            .map(|(key, entry)| match entry {
-                Entry::Value(value) => Change::Put(key, value),
-                Entry::Tombstone => Change::Bury(key),
-            })
-            .collect();
-        target.write(&changes)?;
+    for kind in Kind::ALL {
+        let (mut from, high) = (Bound::Included(vec![*kind as u8]), [*kind as u8 + 1]);
+        // What has been moved from a settled database need not be copied.
+        while lane != Lane::Aged || EXPIRED.contains(kind) {
+            let read = source.scan(from.as_ref().map(Vec::as_slice), Bound::Excluded(&high), false, READ_TOGETHER)?;
+            let Some((last, _)) = read.last() else { break };
+            from = Bound::Excluded(last.clone());
+            let changes: Vec<Change> = read
+                .into_iter()
+                .map(|(key, entry)| match entry {
+                    Entry::Value(value) => Change::Put(key, value),
+                    Entry::Tombstone => Change::Bury(key),
+                })
+                .collect();
+            target.write(&changes)?;
+        }
     }
     target.sync()?;
     drop((source, target));
-    if segment.is_sealed() {
-        layers.seal(&copy)?;
+    if let Some(at) = segment.sealed_at() {
+        layers.seal(&copy, at)?;
     }
     layers.flip(|view| {
         for place in view.lanes.get_mut(&lane).into_iter().flatten() {
