@@ -133,7 +133,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// When the backup is damaged or cut off.
-    pub fn next(&mut self) -> Result<Option<Pair>, StoreError> {
+    pub fn next_record(&mut self) -> Result<Option<Pair>, StoreError> {
         if self.ended {
             return Ok(None);
         }
@@ -143,8 +143,8 @@ impl<R: BufRead> Reader<R> {
             return self.end().map(|()| None);
         }
         self.fill(&mut lengths[4..])?;
-        let [a, b, c, d, e, f, g, h] = lengths;
-        let (keys, values) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+        let length = |at: usize| u32::from_be_bytes(lengths[at..at + 4].try_into().expect("four of eight bytes"));
+        let (keys, values) = (length(0), length(4));
         if keys > LONGEST_RECORD_BYTES || values > LONGEST_RECORD_BYTES {
             return Err(self.damaged_here());
         }

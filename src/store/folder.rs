@@ -53,11 +53,11 @@ impl Folder {
     /// # Errors
     /// When that cannot be promised.
     pub fn sync_all(&self) -> Result<(), StoreError> {
-        rustix::fs::syncfs(&self.durable).map_err(|error| self.failed("sync the disk of", error.into()))
+        rustix::fs::syncfs(&self.durable).map_err(|error| self.failed("sync the disk of", &error.into()))
     }
 
-    fn failed(&self, what: &str, error: io::Error) -> StoreError {
-        StoreError::Unavailable(format!("cannot {what} `{}`: {error}{}", self.path.display(), advice(&error)))
+    fn failed(&self, what: &str, error: &io::Error) -> StoreError {
+        StoreError::Unavailable(format!("cannot {what} `{}`: {error}{}", self.path.display(), advice(error)))
     }
 
     /// See [`super::space::Space::names`].
@@ -69,7 +69,7 @@ impl Folder {
             let entries = fs::read_dir(self.path.join("db"))?;
             entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
         };
-        read().map_err(|error| self.failed("read", error))
+        read().map_err(|error| self.failed("read", &error))
     }
 
     /// See [`super::space::Space::remove`].
@@ -80,7 +80,7 @@ impl Folder {
         let path = self.database(name);
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove a database of", error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove a database of", &error)),
             _ => Ok(()),
         }
     }
@@ -99,7 +99,7 @@ impl Folder {
         match fs::read(self.path.join(name)) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed("read a file of", error)),
+            Err(error) => Err(self.failed("read a file of", &error)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Folder {
     /// # Errors
     /// When it cannot be written.
     pub fn write_file(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
-        replace_file(&self.path.join(name), content).map_err(|error| self.failed("write a file of", error))
+        replace_file(&self.path.join(name), content).map_err(|error| self.failed("write a file of", &error))
     }
 
     /// See [`super::space::Space::note_durable`]. A note that cannot be written stays an older one, which is allowed.
@@ -128,7 +128,7 @@ impl Folder {
         let mut note = [0; 12];
         match self.durable.read_exact_at(&mut note, 0) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-            other => other.map_err(|error| self.failed("read a file of", error))?,
+            other => other.map_err(|error| self.failed("read a file of", &error))?,
         }
         let (number, crc) = note.split_at(8);
         if crc32fast::hash(number).to_be_bytes() != crc {
@@ -149,7 +149,7 @@ impl Folder {
             file.sync_all()
         });
         let removed = fs::remove_file(&path);
-        written.and(removed).map_err(|error| self.failed("write to", error))
+        written.and(removed).map_err(|error| self.failed("write to", &error))
     }
 
     /// See [`super::space::Space::free_bytes`].

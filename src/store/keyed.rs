@@ -472,7 +472,7 @@ impl Store for KeyedStore {
     }
 
     async fn open_executions(&self) -> Result<Vec<Execution>, StoreError> {
-        self.blocking(|inner| inner.open_executions()).await
+        self.blocking(Inner::open_executions).await
     }
 
     async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
@@ -519,7 +519,7 @@ impl Store for KeyedStore {
             tended.more |= self.request(Job::Rotate).await??;
         }
         if tended.removed > 0 {
-            let found = self.blocking(|inner| inner.unused_rules()).await?;
+            let found = self.blocking(Inner::unused_rules).await?;
             if let Some((operations, expectations)) = found {
                 // A new set of rules meanwhile: it is tried again when something is removed the next time.
                 let _ = self.request(|reply| Job::Commit(Commit { operations, expectations, reply })).await?;

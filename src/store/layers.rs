@@ -622,25 +622,37 @@ impl<'v> Cursor<'v> {
         Ok(())
     }
 
-    /// The key that comes next, or one that nothing comes before; `None` in the second place if neither is known.
-    fn head(&self) -> Option<Option<&[u8]>> {
-        match self.read.front() {
-            Some((key, _)) => Some(Some(key)),
-            None if self.ended => None,
-            None => Some(self.reaches.as_deref()),
+    fn head(&self) -> Head<'_> {
+        match (self.read.front(), &self.reaches) {
+            (Some((key, _)), _) => Head::Next(key),
+            (None, _) if self.ended => Head::None,
+            (None, Some(reaches)) => Head::NotBefore(reaches),
+            (None, None) => Head::Unknown,
         }
     }
+}
+
+/// What comes next in one database.
+enum Head<'c> {
+    /// This key.
+    Next(&'c [u8]),
+    /// Nothing before this key.
+    NotBefore(&'c [u8]),
+    /// Any key.
+    Unknown,
+    /// Nothing.
+    None,
 }
 
 /// The cursor whose turn it is: of the unread ones that may come first, else the first key; of equal keys the newest database's.
 fn best(cursors: &[Cursor<'_>], descending: bool) -> Option<usize> {
     let mut best: Option<(usize, &[u8], bool)> = None;
     for (index, cursor) in cursors.iter().enumerate() {
-        let unread = cursor.read.is_empty();
-        let key = match cursor.head() {
-            None => continue,
-            Some(None) => return Some(index),
-            Some(Some(key)) => key,
+        let (key, unread) = match cursor.head() {
+            Head::None => continue,
+            Head::Unknown => return Some(index),
+            Head::NotBefore(key) => (key, true),
+            Head::Next(key) => (key, false),
         };
         let better = match best {
             None => true,

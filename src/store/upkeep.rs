@@ -245,9 +245,10 @@ impl Moving {
         let skipped = !self.source.may_have(kind as u8) || self.skips(kind, &lasting);
         let read = if skipped { Vec::new() } else { source.scan(from, Bound::Excluded(&high), false, READ_TOGETHER.min(limit.max(1)))? };
         let count = read.len();
-        match read.last() {
-            Some((last, _)) => self.upto = Some(last.clone()),
-            None => (self.kind, self.upto) = (self.kind + 1, None),
+        if let Some((last, _)) = read.last() {
+            self.upto = Some(last.clone());
+        } else {
+            (self.kind, self.upto) = (self.kind + 1, None);
         }
         for (key, entry) in read {
             self.route(layers, &source, &lasting, kind, key, entry)?;

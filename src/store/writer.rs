@@ -116,7 +116,7 @@ impl Writer {
             let first = match job {
                 Job::Commit(commit) => commit,
                 Job::Rotate(reply) => {
-                    let rotated = self.guarded(|writer| writer.rotate());
+                    let rotated = self.guarded(Self::rotate);
                     let _ = reply.send(rotated); // nobody waits any more: nothing to tell
                     continue;
                 }

@@ -155,7 +155,7 @@ async fn dumped() -> String {
     });
     let mut reader = Reader::new(std::io::Cursor::new(backup.await.unwrap())).unwrap();
     let mut lines = String::new();
-    while let Some((key, value)) = reader.next().unwrap() {
+    while let Some((key, value)) = reader.next_record().unwrap() {
         let line = json!({"key": hex(&key), "value": String::from_utf8_lossy(&value)});
         lines.push_str(&format!("{line}\n"));
     }

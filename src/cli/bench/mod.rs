@@ -1,7 +1,8 @@
 //! `signalman bench`: starts a server of its own on a site of its own, loads it from this process, and prints what it measured.
 //!
-//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] are what is measured.
+//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured.
 
+mod disk;
 mod load;
 mod process;
 mod scenarios;
@@ -29,6 +30,12 @@ pub(super) struct Arguments {
     /// Give every event an Idempotency-Key, so that each is looked up and remembered
     #[arg(long)]
     keys: bool,
+    /// Events for `keep`
+    #[arg(long, default_value_t = 10_000_000)]
+    events: u64,
+    /// Seconds of rest before the data folder is measured in `keep`
+    #[arg(long, default_value_t = 60)]
+    settle: u64,
 }
 
 /// What can be measured.
@@ -46,6 +53,14 @@ pub(super) enum Scenario {
     Once,
     /// From sending an event to the first line of its script, at a fixed rate
     Latency,
+    /// Durable commits straight to the store, from one task and from 64
+    Commits,
+    /// What the data folder takes when `--events` have come, 100,000 are kept, and their executions ten times longer
+    Keep,
+    /// `latency` beside somebody who writes bursts of a gigabyte to the same disk
+    Neighbour,
+    /// A backup of a gigabyte while events come in
+    Backup,
 }
 
 impl Scenario {
@@ -57,6 +72,10 @@ impl Scenario {
             Self::Executions => "executions",
             Self::Once => "once",
             Self::Latency => "latency",
+            Self::Commits => "commits",
+            Self::Keep => "keep",
+            Self::Neighbour => "neighbour",
+            Self::Backup => "backup",
         }
     }
 }
@@ -67,6 +86,11 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
     let mut all = serde_json::Map::new();
     for scenario in &arguments.scenarios {
         eprintln!("{} …", scenario.name());
+        if *scenario == Scenario::Commits {
+            let figures = disk::commits(common, arguments).map_err(|error| Failure::failed(format!("commits: {error}")))?;
+            show(common, scenario.name(), figures, &mut all);
+            continue;
+        }
         let figures = runtime.block_on(async {
             match scenario {
                 Scenario::Idle => scenarios::idle(common, arguments).await,
@@ -75,19 +99,27 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                 Scenario::Executions => scenarios::executions(common, arguments, "run").await,
                 Scenario::Once => scenarios::executions(common, arguments, "once").await,
                 Scenario::Latency => scenarios::latency(common, arguments).await,
+                Scenario::Commits => Ok(Value::Null),
+                Scenario::Keep => disk::keep(common, arguments).await,
+                Scenario::Neighbour => disk::neighbour(common, arguments).await,
+                Scenario::Backup => disk::backup(common, arguments).await,
             }
         });
         let figures = figures.map_err(|error| Failure::failed(format!("{}: {error}", scenario.name())))?;
-        if common.output == Output::Table {
-            print_figures(scenario.name(), &figures);
-        }
-        all.insert(scenario.name().to_string(), figures);
+        show(common, scenario.name(), figures, &mut all);
     }
     if common.output == Output::Json {
         let machine = json!({"cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get)});
         print_json(&json!({"machine": machine, "version": env!("CARGO_PKG_VERSION"), "figures": all}));
     }
     Ok(Answer::Yes)
+}
+
+fn show(common: &Common, scenario: &str, figures: Value, all: &mut serde_json::Map<String, Value>) {
+    if common.output == Output::Table {
+        print_figures(scenario, &figures);
+    }
+    all.insert(scenario.to_string(), figures);
 }
 
 fn print_figures(scenario: &str, figures: &Value) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -69,10 +70,41 @@ impl BenchSite {
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 
+    /// Where it lies.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Looks at what it takes on disk, also while it is in use elsewhere.
+    pub(super) fn view(&self) -> View {
+        View(self.folder.join("data"))
+    }
+
+    /// What is stored takes so much on disk, in bytes.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.view().disk_bytes()
+    }
+
     /// The size of what is stored, in bytes.
     pub(super) fn stored_bytes(&self) -> u64 {
         size(&self.folder.join("data"))
     }
+}
+
+/// A data folder from outside.
+pub(super) struct View(PathBuf);
+
+impl View {
+    pub(super) fn disk_bytes(&self) -> u64 {
+        blocks(&self.0)
+    }
+}
+
+fn blocks(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.metadata().map_or(0, |meta| if meta.is_dir() { blocks(&entry.path()) } else { meta.blocks() * 512 }))
+        .sum()
 }
 
 impl Drop for BenchSite {

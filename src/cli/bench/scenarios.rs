@@ -15,15 +15,15 @@ use super::Arguments;
 use super::load::{Connection, Timings, event};
 use super::process::{BenchServer, BenchSite};
 
-const MIB: f64 = 1_048_576.0;
+pub(super) const MIB: f64 = 1_048_576.0;
 
 /// The pause after an answer that asks to come back later.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
 /// Events in one array.
-const ARRAY: u64 = 100;
+pub(super) const ARRAY: u64 = 100;
 
-fn rounded(number: f64) -> Value {
+pub(super) fn rounded(number: f64) -> Value {
     json!((number * 100.0).round() / 100.0)
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn idle(common: &Common, arguments: &Arguments) -> Result<Value
 }
 
 /// What a closed loop of connections did.
-struct Closed {
+pub(super) struct Closed {
     events: u64,
     refused: u64,
     timings: Timings,
@@ -58,7 +58,7 @@ struct Closed {
 }
 
 /// Every connection posts one body after the other until the time is over.
-async fn closed_loop(
+pub(super) async fn closed_loop(
     server: &BenchServer,
     connections: usize,
     seconds: u64,
@@ -106,18 +106,93 @@ async fn closed_loop(
     Ok(total)
 }
 
+/// So many bodies over some connections; answers how many events that were.
+pub(super) async fn bodies(
+    server: &BenchServer,
+    connections: usize,
+    count: u64,
+    per_body: u64,
+    body: impl Fn(u64) -> String,
+) -> Result<u64, String> {
+    let opened = try_join_all((0..connections).map(|_| Connection::open(&server.address))).await?;
+    let next = Rc::new(Cell::new(0u64));
+    let body = &body;
+    let loops = opened.into_iter().map(|mut connection| {
+        let next = Rc::clone(&next);
+        async move {
+            while next.get() < count {
+                let number = next.replace(next.get() + 1) * per_body;
+                loop {
+                    match connection.post(&body(number), None).await?.status {
+                        202 => break,
+                        503 => tokio::time::sleep(BACK_OFF).await,
+                        status => return Err(format!("the server answered {status}")),
+                    }
+                }
+            }
+            Ok(())
+        }
+    });
+    try_join_all(loops).await?;
+    Ok(count * per_body)
+}
+
+/// Waits until so many executions have succeeded.
+pub(super) async fn drained(server: &BenchServer, executions: f64) -> Result<(), String> {
+    let (mut last, mut still) = (0.0, Instant::now());
+    loop {
+        let succeeded = metric(server, "executions_total{status=\"succeeded\"}").await?;
+        if succeeded >= executions {
+            return Ok(());
+        }
+        if succeeded > last {
+            (last, still) = (succeeded, Instant::now());
+        } else if still.elapsed() > Duration::from_secs(60) {
+            return Err(format!("{executions} executions were requested, {succeeded} have succeeded, and none in the last minute"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How long accepting takes at a fixed rate.
+pub(super) async fn accepting(server: &BenchServer, arguments: &Arguments, seconds: u64) -> Result<Timings, String> {
+    const CONNECTIONS: u64 = 16;
+    let began = tokio::time::Instant::now();
+    let gap = Duration::from_secs_f64(1.0 / arguments.rate.max(1) as f64);
+    let total = arguments.rate * seconds;
+    let opened = try_join_all((0..CONNECTIONS).map(|_| Connection::open(&server.address))).await?;
+    let loops = opened.into_iter().enumerate().map(|(index, mut connection)| async move {
+        let mut timings = Timings::default();
+        for number in (index as u64..total).step_by(usize::try_from(CONNECTIONS).unwrap_or(1)) {
+            tokio::time::sleep_until(began + gap * u32::try_from(number).unwrap_or(u32::MAX)).await;
+            let start = Instant::now();
+            let answer = connection.post(&event("idle", number), None).await?;
+            if answer.status != 202 {
+                return Err(format!("the server answered {}", answer.status));
+            }
+            timings.since(start);
+        }
+        Ok(timings)
+    });
+    let mut all = Timings::default();
+    for timings in try_join_all(loops).await? {
+        all.join(timings);
+    }
+    Ok(all)
+}
+
 /// The beginning of every Idempotency-Key, if there are to be any.
 fn keys<'p>(arguments: &Arguments, prefix: &'p str) -> Option<&'p str> {
     arguments.keys.then_some(prefix)
 }
 
-fn array(kind: &str, first: u64, length: u64) -> String {
+pub(super) fn array(kind: &str, first: u64, length: u64) -> String {
     let events: Vec<String> = (first..first + length).map(|number| event(kind, number)).collect();
     format!("[{}]", events.join(","))
 }
 
 /// A metric of the server, or zero.
-async fn metric(server: &BenchServer, name: &str) -> Result<f64, String> {
+pub(super) async fn metric(server: &BenchServer, name: &str) -> Result<f64, String> {
     let answer = Connection::open(&server.address).await?.get("/metrics", &server.token).await?;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     let value = text.lines().find_map(|line| line.strip_prefix(&format!("signalman_{name} "))).and_then(|value| value.parse().ok());
@@ -219,17 +294,8 @@ pub(super) async fn executions(common: &Common, arguments: &Arguments, kind: &st
     let done =
         closed_loop(&server, connections, arguments.seconds, TOGETHER, keys(arguments, "run"), |number| array(kind, number, TOGETHER))
             .await?;
-    let fed = began.elapsed();
-    let succeeded = loop {
-        let succeeded = metric(&server, "executions_total{status=\"succeeded\"}").await?;
-        if succeeded >= done.events as f64 {
-            break succeeded;
-        }
-        if began.elapsed() > fed + Duration::from_secs(60) {
-            return Err(format!("{} executions were requested, {succeeded} have succeeded a minute later", done.events));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let (fed, succeeded) = (began.elapsed(), done.events as f64);
+    drained(&server, succeeded).await?;
     let (took, used) = (began.elapsed(), server.cpu().saturating_sub(cpu));
     Ok(json!({
         "executions": succeeded,
