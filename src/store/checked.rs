@@ -141,6 +141,26 @@ impl Checked {
         Ok(checked)
     }
 
+    /// Opens a database that was read whole before, and has not been written to since: only the tally is compared.
+    ///
+    /// # Errors
+    /// When it cannot be read, or does not hold what it held.
+    pub fn open_known(raw: Box<dyn Database>, name: &str, tally: Tally, stats: Stats) -> Result<Self, StoreError> {
+        let checked = Self { raw, name: name.to_string(), state: Mutex::new(State { tally, stats }) };
+        if checked.stored_tally()? == tally {
+            Ok(checked)
+        } else {
+            Err(checked.damaged("it does not hold what it held when it was closed"))
+        }
+    }
+
+    fn stored_tally(&self) -> Result<Tally, StoreError> {
+        match self.raw.get(TALLY_KEY)? {
+            Some(bytes) => read_tally(&bytes).ok_or_else(|| self.damaged("the tally cannot be read")),
+            None => Ok(Tally::default()),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no panic happens while the lock is held")
     }
@@ -182,10 +202,7 @@ impl Checked {
     }
 
     fn survey(&self, damage: &mut dyn FnMut(String)) -> Result<State, StoreError> {
-        let stored = match self.raw.get(TALLY_KEY)? {
-            Some(bytes) => read_tally(&bytes).ok_or_else(|| self.damaged("the tally cannot be read"))?,
-            None => Tally::default(),
-        };
+        let stored = self.stored_tally()?;
         let mut found = State { tally: Tally { version: stored.version, ..Tally::default() }, stats: Stats::new() };
         let mut low = Bound::Included(FIRST_KEY.to_vec());
         loop {

@@ -18,13 +18,13 @@ use super::record::{self, Kind};
 use super::space::{Pair, Space};
 
 /// Sealed databases that are held open for reading, the one read last first.
-const HELD_OPEN: usize = 4;
+const HELD_OPEN: usize = 2;
 
-/// Memory for the cache of a database that commits go to: all of it.
-const HOT_BYTES: u64 = 32 << 20;
+/// Memory for the cache of a database that commits go to, in bytes.
+const HOT_BYTES: u64 = 8 << 20;
 
 /// Memory for the cache of any other.
-const COLD_BYTES: u64 = 4 << 20;
+const COLD_BYTES: u64 = 2 << 20;
 
 /// Entries that a scan reads from one database at a time.
 const READ_TOGETHER: usize = 128;
@@ -63,6 +63,8 @@ struct Sealed {
     at: DateTime<Utc>,
     tally: Tally,
     stats: Stats,
+    /// Whether it has been read whole since the start.
+    is_known: bool,
 }
 
 impl Segment {
@@ -225,14 +227,8 @@ impl Layers {
     /// # Errors
     /// When it cannot be used, is damaged, or is of a newer format.
     pub fn open(space: Arc<dyn Space>, sizes: Sizes) -> Result<Self, StoreError> {
-        let layers = Self {
-            space,
-            sizes,
-            view: RwLock::default(),
-            next: Mutex::default(),
-            held: Mutex::default(),
-            moving: RwLock::default(),
-        };
+        let layers =
+            Self { space, sizes, view: RwLock::default(), next: Mutex::default(), held: Mutex::default(), moving: RwLock::default() };
         layers.reopen()?;
         Ok(layers)
     }
@@ -299,7 +295,7 @@ impl Layers {
         let mut view = View::default();
         for entry in &manifest.databases {
             let segment = if let Some(at) = entry.sealed_at {
-                Segment::new(entry.name, Some(Sealed { at, tally: entry.tally, stats: entry.stats.clone() }), None)
+                Segment::new(entry.name, Some(Sealed { at, tally: entry.tally, stats: entry.stats.clone(), is_known: false }), None)
             } else {
                 let database = self.open_database(entry.name, cache_bytes(entry.lane))?;
                 if database.tally().version < entry.tally.version {
@@ -426,15 +422,17 @@ impl Layers {
         Ok(Some(Base { before: full.number, tally }))
     }
 
-    /// Says that nothing will be written to a database any more.
+    /// Says that nothing will be written to a database any more, and closes it, unless somebody reads it.
     ///
     /// # Errors
     /// When it cannot be asked what it holds.
     pub fn seal(&self, segment: &Arc<Segment>, at: DateTime<Utc>) -> Result<(), StoreError> {
         let database = self.database(segment)?;
-        *lock(&segment.sealed) = Some(Sealed { at, tally: database.tally(), stats: database.stats() });
+        *lock(&segment.sealed) = Some(Sealed { at, tally: database.tally(), stats: database.stats(), is_known: true });
         drop(database);
-        self.hold(segment);
+        if !close(segment) {
+            self.hold(segment);
+        }
         Ok(())
     }
 
@@ -450,14 +448,26 @@ impl Layers {
         if segment.gone.load(Ordering::Acquire) {
             return Err(StoreError::Unavailable(format!("database {} has been dropped", segment.name())));
         }
-        let opened = self.open_database(segment.number, COLD_BYTES)?;
-        if segment.sealed().is_some_and(|sealed| sealed.tally != opened.tally()) {
-            return Err(StoreError::Corrupt(format!("database {}: it does not hold what it held when it was closed", segment.name())));
-        }
-        let opened = Arc::new(opened);
+        let opened = Arc::new(self.open_sealed(segment)?);
         *database = Some(Arc::clone(&opened));
         drop(database);
         self.hold(segment);
+        Ok(opened)
+    }
+
+    /// The first time after a start it is read whole.
+    fn open_sealed(&self, segment: &Segment) -> Result<Checked, StoreError> {
+        let Some(Sealed { tally, stats, is_known, .. }) = segment.sealed() else { return self.open_database(segment.number, COLD_BYTES) };
+        if is_known {
+            return Checked::open_known(self.space.open(&segment.name(), COLD_BYTES)?, &segment.name(), tally, stats);
+        }
+        let opened = self.open_database(segment.number, COLD_BYTES)?;
+        if opened.tally() != tally {
+            return Err(StoreError::Corrupt(format!("database {}: it does not hold what it held when it was closed", segment.name())));
+        }
+        if let Some(sealed) = &mut *lock(&segment.sealed) {
+            sealed.is_known = true;
+        }
         Ok(opened)
     }
 
@@ -527,14 +537,7 @@ impl Layers {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn scan(
-        &self,
-        view: &View,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        descending: bool,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
+    pub fn scan(&self, view: &View, from: Bound<&[u8]>, to: Bound<&[u8]>, descending: bool, limit: usize) -> Result<Vec<Pair>, StoreError> {
         let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
         let (Bound::Included(any) | Bound::Excluded(any)) = from else { return Ok(Vec::new()) };
         let mut cursors: Vec<Cursor<'_>> = Vec::new();

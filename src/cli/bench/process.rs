@@ -102,9 +102,7 @@ impl View {
 
 fn blocks(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.metadata().map_or(0, |meta| if meta.is_dir() { blocks(&entry.path()) } else { meta.blocks() * 512 }))
-        .sum()
+    entries.map(|entry| entry.metadata().map_or(0, |meta| if meta.is_dir() { blocks(&entry.path()) } else { meta.blocks() * 512 })).sum()
 }
 
 impl Drop for BenchSite {

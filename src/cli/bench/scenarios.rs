@@ -150,7 +150,7 @@ pub(super) async fn drained(server: &BenchServer, executions: f64) -> Result<(),
         } else if still.elapsed() > Duration::from_secs(60) {
             return Err(format!("{executions} executions were requested, {succeeded} have succeeded, and none in the last minute"));
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
