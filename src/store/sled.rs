@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::StoreError;
 use super::folder::{Folder, sync_folder};
 use super::space::{Database, Operation, Pair, Space};
-use crate::telemetry;
+use crate::{tasks, telemetry};
 
 /// A folder of sled databases.
 pub struct SledSpace {
@@ -199,10 +199,17 @@ impl SledDatabase {
 impl Drop for SledDatabase {
     fn drop(&mut self) {
         let Some(db) = self.db.take() else { return };
-        if self.failed.load(Ordering::Acquire) {
-            std::mem::forget(db); // closing one that failed may panic, or wait for ever; what was acknowledged is on disk
-        } else if let Err(panic) = telemetry::without_panic(|| drop(db)) {
-            tracing::warn!("sled panicked while a database was closed: {panic}");
+        let close = move || {
+            if let Err(panic) = telemetry::without_panic(|| drop(db)) {
+                tracing::warn!("sled panicked while a database was closed: {panic}");
+            }
+        };
+        if !self.failed.load(Ordering::Acquire) {
+            return close();
+        }
+        // Closing one that failed may wait for ever. What was acknowledged is on disk, so nobody waits for it.
+        if let Err(error) = tasks::spawn_thread("sled-closing", 1 << 20, close) {
+            tracing::warn!("a database that failed stays open: {error}");
         }
     }
 }
@@ -210,7 +217,8 @@ impl Drop for SledDatabase {
 fn failure(error: &::sled::Error) -> StoreError {
     match error {
         ::sled::Error::Corruption { .. } => StoreError::Corrupt(format!("sled: {error}")),
-        ::sled::Error::Io(error) => StoreError::Unavailable(format!("the disk: {error}{}", super::folder::advice(error))),
+        // sled keeps no more than the kind of an error of the disk.
+        ::sled::Error::Io(error) => StoreError::Unavailable(format!("the disk says: {}{}", error.kind(), super::folder::advice(error))),
         error => StoreError::Unavailable(format!("sled: {error}")),
     }
 }
