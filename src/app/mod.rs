@@ -211,6 +211,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
         tokens,
         open_webhooks: config.open_webhooks.clone(),
         webhook_places: webhooks.into_iter().map(|name| (name, Semaphore::new(config.limits.webhook_concurrency))).collect(),
+        maintenance: Arc::new(Semaphore::new(1)),
         body_bytes: config.limits.body_bytes,
         stop: stop_server.clone(),
     };
