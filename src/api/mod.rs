@@ -8,6 +8,7 @@ mod listing;
 pub mod problem;
 mod routes;
 pub mod server;
+mod store;
 mod stream;
 mod webhooks;
 
@@ -36,6 +37,8 @@ pub struct ApiState {
     pub open_webhooks: BTreeSet<String>,
     /// Places for requests, for each webhook.
     pub webhook_places: HashMap<String, Semaphore>,
+    /// Place for one backup, check or compaction at a time.
+    pub maintenance: Arc<Semaphore>,
     /// The largest body, in bytes.
     pub body_bytes: usize,
     /// Given when the server stops; ends streams.

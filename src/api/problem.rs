@@ -65,6 +65,11 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time", "send the whole body without long pauses")
     }
 
+    /// Something else has to end first.
+    pub fn busy(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "Not possible now", detail)
+    }
+
     /// Too much arrives.
     pub fn overloaded(detail: impl Into<String>) -> Self {
         Self { reason: Some(Reason::Overloaded), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "Too much at once", detail) }

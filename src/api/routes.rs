@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use super::problem::Problem;
-use super::{ApiState, events, executions, listing, stream, webhooks};
+use super::{ApiState, events, executions, listing, store, stream, webhooks};
 use crate::engine::ingest::bearer;
 
 /// The router of everything that is served.
@@ -33,6 +33,10 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/api/v1/executions/{id}", get(executions::show))
         .route("/api/v1/executions/{id}/cancel", post(executions::cancel))
         .route("/api/v1/stream", get(stream::watch))
+        .route("/api/v1/store/stat", get(store::stat))
+        .route("/api/v1/store/check", post(store::check))
+        .route("/api/v1/store/compact", post(store::compact))
+        .route("/api/v1/store/backup", get(store::backup))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&state), need_token));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

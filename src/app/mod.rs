@@ -1,5 +1,7 @@
 //! The composition root: builds everything in one straight function, and takes it down in the reverse order.
 
+pub mod restore;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,6 +38,9 @@ use crate::store::migrate;
 use crate::store::{Batch, CommitError, Page, Ruleset, Store, StoreError};
 use crate::tasks::{Stop, Tasks};
 use crate::telemetry::Metrics;
+
+/// The store's folder in the data folder.
+pub const STORE_FOLDER: &str = "store";
 
 /// How long actions that run may go on when the process is asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -101,11 +106,22 @@ pub struct App {
 /// When another process has the folder, or the store cannot be opened.
 pub fn open_store(config: &SiteConfig) -> Result<(Arc<dyn Store>, FolderLock), StoreError> {
     let lock = FolderLock::take(&config.data)?;
-    let store: Arc<dyn Store> = match config.store {
-        StoreKind::Memory => Arc::new(KeyedStore::new(MemorySpace::default())?),
-        StoreKind::Embedded => Arc::new(migrate::open(&config.data.join("store"))?),
-    };
+    let store = open_in(config)?;
     Ok((store, lock))
+}
+
+/// Opens the store that the site asks for; the caller holds the lock of the data folder.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub fn open_in(config: &SiteConfig) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match config.store {
+        StoreKind::Memory => Arc::new(KeyedStore::new(MemorySpace::default())?),
+        StoreKind::Embedded => {
+            restore::settle(&config.data)?;
+            Arc::new(migrate::open(&config.data.join(STORE_FOLDER))?)
+        }
+    })
 }
 
 /// Builds and starts everything.
@@ -195,6 +211,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
         tokens,
         open_webhooks: config.open_webhooks.clone(),
         webhook_places: webhooks.into_iter().map(|name| (name, Semaphore::new(config.limits.webhook_concurrency))).collect(),
+        maintenance: Arc::new(Semaphore::new(1)),
         body_bytes: config.limits.body_bytes,
         stop: stop_server.clone(),
     };

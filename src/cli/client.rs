@@ -1,14 +1,16 @@
 //! Talks to a running server.
 
+use std::io;
 use std::time::Duration;
 
-use reqwest::{Client, Method, Response};
+use bytes::Bytes;
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::{Common, Failure};
 use crate::auth::read_token;
-use crate::config::{self, Environment};
+use crate::config::{self, Environment, SiteConfig};
 use crate::document::fields::Faults;
 use crate::model::secret::Secret;
 
@@ -27,6 +29,8 @@ pub struct ApiClient {
     token: Secret,
     client: Client,
     runtime: Runtime,
+    /// The process that has the site's data folder, if that is known.
+    pub holder: Option<String>,
 }
 
 impl ApiClient {
@@ -36,6 +40,14 @@ impl ApiClient {
     /// When there is no token.
     pub fn new(common: &Common, environment: &Environment) -> Result<Self, Failure> {
         let site = config::load(&common.site, environment, &mut Faults::default());
+        Self::of(common, environment, &site)
+    }
+
+    /// The same, for settings that have been read.
+    ///
+    /// # Errors
+    /// When there is no token.
+    pub fn of(common: &Common, environment: &Environment, site: &SiteConfig) -> Result<Self, Failure> {
         let named = common.server.clone().or_else(|| environment.get(SERVER_VARIABLE).map(ToString::to_string));
         let token = match environment.get(TOKEN_VARIABLE) {
             Some(token) => Secret::new(token.to_string()),
@@ -50,7 +62,7 @@ impl ApiClient {
         let failed = |error: String| Failure::failed(format!("cannot prepare requests: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.to_string()))?;
         let client = Client::builder().no_proxy().build().map_err(|error| failed(error.to_string()))?;
-        Ok(Self { server, token, client, runtime })
+        Ok(Self { server, token, client, runtime, holder: None })
     }
 
     /// The JSON that an address answers with.
@@ -96,11 +108,7 @@ impl ApiClient {
             if let Some(after) = after {
                 request = request.header("last-event-id", after);
             }
-            let mut response: Response = request.send().await.map_err(|error| self.silent(&error))?;
-            if !response.status().is_success() {
-                let (status, text) = (response.status(), response.text().await.unwrap_or_default());
-                return Err(problem(status.as_u16(), &serde_json::from_str(&text).unwrap_or_default()));
-            }
+            let mut response = self.accepted(request).await?;
             let mut pending = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(|error| self.silent(&error))? {
                 pending.extend_from_slice(&chunk);
@@ -115,13 +123,63 @@ impl ApiClient {
         })
     }
 
+    /// The answer as it comes; it may take as long as it takes.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub fn read(&self, method: Method, path: &str) -> Result<Incoming<'_>, Failure> {
+        let request = self.client.request(method, self.url(path)).bearer_auth(self.token.reveal());
+        let response = self.runtime.block_on(self.accepted(request))?;
+        Ok(Incoming { client: self, response, pending: Bytes::new() })
+    }
+
+    async fn accepted(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().await.map_err(|error| self.silent(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let (status, text) = (response.status(), response.text().await.unwrap_or_default());
+        Err(problem(status.as_u16(), &serde_json::from_str(&text).unwrap_or_default()))
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.server)
     }
 
     fn silent(&self, error: &reqwest::Error) -> Failure {
-        let hint = if error.is_connect() { "; start it with `signalman serve`, or name another with --server" } else { "" };
+        let hint = match &self.holder {
+            _ if !error.is_connect() => String::new(),
+            Some(holder) => {
+                format!("; process {holder} has the data folder: if it is a server at another address, name that with --server")
+            }
+            None => "; start it with `signalman serve`, or name another with --server".into(),
+        };
         Failure::failed(format!("no answer from {}{hint}", self.server))
+    }
+}
+
+/// An answer that is read as it comes.
+pub struct Incoming<'c> {
+    client: &'c ApiClient,
+    response: Response,
+    pending: Bytes,
+}
+
+impl io::Read for Incoming<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.pending.is_empty() {
+            match self.client.runtime.block_on(self.response.chunk()) {
+                Ok(Some(chunk)) => self.pending = chunk,
+                Ok(None) => return Ok(0),
+                Err(_) => {
+                    let server = &self.client.server;
+                    return Err(io::Error::other(format!("the answer of {server} broke off before its end; its log may say why")));
+                }
+            }
+        }
+        let count = into.len().min(self.pending.len());
+        into[..count].copy_from_slice(&self.pending.split_to(count));
+        Ok(count)
     }
 }
 

@@ -1,5 +1,8 @@
-//! The command line: one file a subcommand. All that reads or changes a running site goes through its API.
+//! The command line: one file a subcommand. All that reads or changes a running site goes through its API. Only what concerns the store
+//! as a whole works on the data folder as well, when no server has it: [`access`].
 
+mod access;
+mod backup;
 mod bench;
 mod chat;
 mod client;
@@ -7,10 +10,13 @@ mod emit;
 mod event;
 mod execution;
 mod lint;
+mod progress;
 mod reference;
+mod restore;
 mod rule;
 mod run;
 mod serve;
+mod store;
 mod table;
 
 use std::io::IsTerminal;
@@ -119,6 +125,13 @@ enum Command {
     Execution(execution::Command),
     /// Show what the bot says, live
     Chat(chat::Arguments),
+    /// Write everything that is stored into one file, also while the server runs
+    Backup(backup::Arguments),
+    /// Put what a backup holds into the data folder, while no server has it
+    Restore(restore::Arguments),
+    /// Show how much is stored, look for damage, give back space
+    #[command(subcommand)]
+    Store(store::Command),
     /// Measure this machine: throughput, latency, memory
     Bench(bench::Arguments),
     /// Print a page of the reference, generated from the code
@@ -148,6 +161,9 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
+        Command::Backup(arguments) => backup::run(common, &arguments, environment),
+        Command::Restore(arguments) => restore::run(common, &arguments, environment),
+        Command::Store(command) => store::run(common, &command, environment),
         Command::Bench(arguments) => bench::run(common, &arguments, environment),
         Command::Reference(arguments) => Ok(reference::run(&arguments)),
     };

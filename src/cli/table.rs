@@ -45,3 +45,15 @@ pub fn short(value: &serde_json::Value) -> String {
     let id = value.as_str().unwrap_or_default();
     id.get(id.len().saturating_sub(crate::model::ids::SHORT_ID_CHARACTERS)..).unwrap_or_default().to_string()
 }
+
+/// A number of bytes for people.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// A time as people read it, in UTC, to the second.
+#[must_use]
+pub fn moment(time: Option<chrono::DateTime<chrono::Utc>>) -> String {
+    time.map(|time| time.format("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default()
+}

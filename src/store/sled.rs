@@ -45,10 +45,14 @@ impl Space for SledSpace {
     fn open(&self, name: &str, cache_bytes: u64) -> Result<Box<dyn Database>, StoreError> {
         let path = self.folder.database(name);
         let new = !path.exists();
-        let mut opened = open(&path, cache_bytes)?;
+        let named = |error| match error {
+            StoreError::Corrupt(what) => StoreError::Corrupt(format!("database {name}: {what}")),
+            other @ StoreError::Unavailable(_) => other,
+        };
+        let mut opened = open(&path, cache_bytes).map_err(named)?;
         if opened.is_none() {
             take_copy(&path).map_err(|error| StoreError::Unavailable(format!("cannot copy `{}`: {error}", path.display())))?;
-            opened = open(&path, cache_bytes)?;
+            opened = open(&path, cache_bytes).map_err(named)?;
         }
         let db = opened.ok_or_else(|| StoreError::Unavailable(format!("`{}` is locked", path.display())))?;
         let file = File::open(path.join("db"))

@@ -15,5 +15,6 @@ mod faults;
 mod hostile;
 mod journey;
 mod services;
+mod store_cli;
 mod tidy;
 mod vectors;
