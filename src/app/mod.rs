@@ -35,7 +35,8 @@ use crate::store::keyed::KeyedStore;
 use crate::store::lock::FolderLock;
 use crate::store::memory::MemorySpace;
 use crate::store::migrate;
-use crate::store::{Batch, CommitError, Page, Ruleset, Store, StoreError};
+use crate::store::sled::SledSpace;
+use crate::store::{Batch, CommitError, Damage, Page, Progress, Ruleset, Store, StoreError};
 use crate::tasks::{Stop, Tasks};
 use crate::telemetry::Metrics;
 
@@ -122,6 +123,18 @@ pub fn open_in(config: &SiteConfig) -> Result<Arc<dyn Store>, StoreError> {
             Arc::new(migrate::open(&config.data.join(STORE_FOLDER))?)
         }
     })
+}
+
+/// Reads the whole store of a site that no server has, and tells what is damaged.
+///
+/// # Errors
+/// When it cannot be read at all.
+pub fn examine(config: &SiteConfig, progress: &mut Progress<'_>) -> Result<Vec<Damage>, StoreError> {
+    let folder = config.data.join(STORE_FOLDER);
+    if migrate::is_first_format(&folder) {
+        return open_in(config)?.maintenance().check(progress);
+    }
+    KeyedStore::examine(SledSpace::open(&folder)?, progress)
 }
 
 /// Builds and starts everything.

@@ -51,6 +51,14 @@ impl Place {
     }
 }
 
+/// Where a store was found.
+pub(super) enum Found {
+    /// A server has it.
+    Server(Box<ApiClient>),
+    /// It lies in a folder that nobody else has now.
+    Folder(Box<SiteConfig>, FolderLock),
+}
+
 /// A store that can be asked.
 pub(super) enum Access {
     /// By the server that has it.
@@ -67,11 +75,11 @@ pub(super) struct Opened {
     _lock: FolderLock,
 }
 
-impl Access {
+impl Found {
     /// The store of a site.
     ///
     /// # Errors
-    /// When there is none, or it cannot be opened.
+    /// When there is none.
     pub fn of(common: &Common, place: &Place, environment: &Environment) -> Result<Self, Failure> {
         if common.server.is_some() || environment.get(SERVER_VARIABLE).is_some() {
             return ApiClient::new(common, environment).map(|client| Self::Server(Box::new(client)));
@@ -99,7 +107,22 @@ impl Access {
             let path = site.data.join(STORE_FOLDER);
             return Err(Failure::failed(format!("there is no store in `{}`; start the server, or restore a backup", path.display())));
         }
-        let store = app::open_in(&site).map_err(told)?;
-        Ok(Self::Folder(Opened { maintenance: store.maintenance(), _store: store, _lock: lock }))
+        Ok(Self::Folder(Box::new(site), lock))
+    }
+}
+
+impl Access {
+    /// The store of a site.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be opened.
+    pub fn of(common: &Common, place: &Place, environment: &Environment) -> Result<Self, Failure> {
+        match Found::of(common, place, environment)? {
+            Found::Server(client) => Ok(Self::Server(client)),
+            Found::Folder(site, lock) => {
+                let store = app::open_in(&site).map_err(told)?;
+                Ok(Self::Folder(Opened { maintenance: store.maintenance(), _store: store, _lock: lock }))
+            }
+        }
     }
 }

@@ -145,7 +145,7 @@ pub(super) fn read(
     let mut source = BufReader::with_capacity(READ_BYTES, source);
     let mut read = || -> Result<(Head, Summary), StoreError> {
         let mut reader = Reader::new(&mut source)?;
-        while let Some(pair) = reader.next()? {
+        while let Some(pair) = reader.next_record()? {
             take(pair)?;
             progress.show(reader.read().bytes, reader.head.about_bytes.max(reader.read().bytes));
         }

@@ -89,7 +89,7 @@ fn fill(data: &Path, mut file: &File, number: i64, sequence: u64) -> Result<Opti
     let progress = Progress::new("restore", Unit::Bytes);
     let mut reader = Reader::new(BufReader::with_capacity(256 << 10, file.by_ref())).map_err(told)?;
     let records = std::iter::from_fn(|| {
-        let next = reader.next().transpose();
+        let next = reader.next_record().transpose();
         progress.show(reader.read().bytes, reader.head.about_bytes.max(reader.read().bytes));
         next
     });

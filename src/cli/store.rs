@@ -7,10 +7,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::access::{ADVICE, Access, Place, told};
+use super::access::{ADVICE, Access, Found, Place, told};
 use super::client::ApiClient;
 use super::progress::{Progress, Unit};
 use super::{Answer, Common, Failure, Output, print_json, print_line, table};
+use crate::app;
 use crate::config::Environment;
 use crate::store::{Damage, Stat};
 
@@ -40,7 +41,7 @@ pub(super) fn run(common: &Common, command: &Command, environment: &Environment)
     let json = common.output == Output::Json;
     match command {
         Command::Stat { databases, place } => stat(&Access::of(common, place, environment)?, *databases, json),
-        Command::Check { place } => check(&Access::of(common, place, environment)?, json),
+        Command::Check { place } => check(Found::of(common, place, environment)?, json),
         Command::Compact { place } => compact(&Access::of(common, place, environment)?, json),
     }
 }
@@ -98,15 +99,15 @@ fn ratio(stat: &Stat) -> String {
     format!("{}.{} times", tenths / 10, tenths % 10)
 }
 
-fn check(access: &Access, json: bool) -> Result<Answer, Failure> {
+fn check(found: Found, json: bool) -> Result<Answer, Failure> {
     #[derive(Deserialize)]
     struct Checked {
         damage: Vec<Damage>,
     }
     let progress = Progress::new("check", Unit::Databases);
-    let damage = match access {
-        Access::Server(client) => follow::<Checked>(client, "/api/v1/store/check", &progress)?.damage,
-        Access::Folder(opened) => opened.maintenance.check(&mut showing(&progress)).map_err(told)?,
+    let damage = match found {
+        Found::Server(client) => follow::<Checked>(&client, "/api/v1/store/check", &progress)?.damage,
+        Found::Folder(site, _lock) => app::examine(&site, &mut showing(&progress)).map_err(told)?,
     };
     drop(progress);
     if json {

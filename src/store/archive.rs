@@ -10,8 +10,9 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 
 use super::keyed::go_on;
-use super::layers::{Layers, View};
+use super::layers::Layers;
 use super::record::Kind;
+use super::segment::View;
 use super::space::Pair;
 use super::{Progress, StoreError};
 

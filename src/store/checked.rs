@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::record;
-use super::space::{Database, Operation, Pair};
+use super::space::{Database, Operation};
 
 /// Values above this size, in bytes, are stored in chunks of this size: engines keep small values in their log, and some keep
 /// large ones in files that they do not sync.
@@ -24,6 +24,9 @@ pub const CHUNK_BYTES: usize = 4_000;
 
 /// Pairs read at a time when all are read.
 const READ_TOGETHER: usize = 512;
+
+/// What one scan reads at most, in bytes, and one value more.
+const SCANNED_BYTES: usize = 1 << 20;
 
 const TALLY_KEY: &[u8] = &[0];
 const FIRST_KEY: &[u8] = &[1];
@@ -63,6 +66,14 @@ impl Change {
         match self {
             Self::Put(key, _) | Self::Bury(key) | Self::Delete(key) => key,
         }
+    }
+}
+
+impl Change {
+    /// Key and value, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key().len() + if let Self::Put(_, value) = self { value.len() } else { 0 }
     }
 }
 
@@ -139,6 +150,16 @@ impl Checked {
         }
         *checked.lock() = state;
         Ok(checked)
+    }
+
+    /// Reads everything in a database and tells what is damaged; answers what it says it must hold.
+    ///
+    /// # Errors
+    /// When it cannot be read at all.
+    pub fn survey_all(raw: Box<dyn Database>, name: &str, damage: &mut dyn FnMut(String)) -> Result<Tally, StoreError> {
+        let checked = Self { raw, name: name.to_string(), state: Mutex::new(State::default()) };
+        checked.survey(damage)?;
+        checked.stored_tally()
     }
 
     /// Opens a database that was read whole before, and has not been written to since: only the tally is compared.
@@ -245,13 +266,22 @@ impl Checked {
         self.raw.get(key)?.map(|stored| self.value(key, &stored)).transpose()
     }
 
-    /// The first `limit` entries between the bounds, from the low end or from the high end. Both bounds are keys of records.
+    /// At most the first `limit` entries between the bounds, from the low end or from the high end; fewer where they are large, none only
+    /// where there are none. Both bounds are keys of records.
     ///
     /// # Errors
     /// When they cannot be read or are damaged.
     pub fn scan(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, descending: bool, limit: usize) -> Result<Vec<(Vec<u8>, Entry)>, StoreError> {
-        let read = |(key, stored): Pair| self.value(&key, &stored).map(|entry| (key, entry));
-        self.raw.scan(from, to, descending, limit)?.into_iter().map(read).collect()
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for (key, stored) in self.raw.scan(from, to, descending, limit)? {
+            let entry = self.value(&key, &stored)?;
+            bytes += if let Entry::Value(value) = &entry { value.len() } else { 0 };
+            entries.push((key, entry));
+            if bytes > SCANNED_BYTES {
+                break;
+            }
+        }
+        Ok(entries)
     }
 
     fn value(&self, key: &[u8], stored: &[u8]) -> Result<Entry, StoreError> {

@@ -14,8 +14,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::archive::{self, Summary};
 use super::checked::Change;
 use super::lanes::{self, Lane};
-use super::layers::{Layers, Sizes, View};
+use super::layers::{self, Layers, Sizes};
 use super::record::{self, Kind};
+use super::segment::View;
 use super::space::{Operation, Pair, Space};
 use super::upkeep::{self, Upkeep};
 use super::writer::{Commit, Condition, Expectation, Health, Job, Writer};
@@ -38,9 +39,6 @@ const STEP: usize = 4_096;
 
 /// Records written together when a store is filled.
 const FILLED_TOGETHER: usize = 256;
-
-/// Below this much free space, in bytes, no new events are taken, so that what runs can end.
-pub const LEAST_FREE_BYTES: u64 = 16 << 20;
 
 /// A store over a space of databases.
 pub struct KeyedStore {
@@ -84,6 +82,7 @@ impl KeyedStore {
             health: Arc::clone(&health),
             rotated: Arc::clone(&rotated),
             sequence,
+            written: 0,
             base: None,
         };
         let writer = tasks::spawn_thread("store-writer", 2 << 20, move || writer.run(waiting))
@@ -121,6 +120,22 @@ impl KeyedStore {
         layers.database(&layers.view().recent[0])?.sync()?;
         layers.space.note_durable(layers.sequence()?);
         Ok(())
+    }
+
+    /// Reads everything in a space that nobody uses, each database by itself, and tells what is damaged. Where [`KeyedStore::new`] stops at
+    /// the first damage, this goes on.
+    ///
+    /// # Errors
+    /// When the list of databases cannot be read, or the progress is not wanted any more.
+    pub fn examine(space: impl Space, progress: &mut Progress<'_>) -> Result<Vec<Damage>, StoreError> {
+        let mut damage = layers::examine(&space, progress)?;
+        if damage.is_empty() {
+            // What only shows in all of them together.
+            if let Err(StoreError::Corrupt(what)) = Layers::open(Arc::new(space), Sizes::default()) {
+                damage.push(Damage { database: "all".into(), lane: "all".into(), what });
+            }
+        }
+        Ok(damage)
     }
 
     /// Asks the writing thread for something.
@@ -416,22 +431,16 @@ pub(super) fn go_on(progress: &mut Progress<'_>, done: u64, of: u64) -> Result<(
 #[async_trait]
 impl Store for KeyedStore {
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        if let Some(refusal) = self.inner.health.refusal().filter(|_| !batch.events.is_empty()) {
+            return Err(refusal.into());
+        }
         let (operations, expectations) = encode::encode(batch);
         self.request(|reply| Job::Commit(Commit { operations, expectations, reply })).await?
     }
 
     async fn health(&self) -> Result<(), StoreError> {
-        if let Some(failure) = self.inner.health.failure() {
-            return Err(failure);
-        }
-        match self.inner.layers.space.free_bytes() {
-            Some(free) if free < LEAST_FREE_BYTES => Err(StoreError::Unavailable(format!(
-                "the disk is full: {} MiB are free, and events are taken from {} MiB on",
-                free >> 20,
-                LEAST_FREE_BYTES >> 20
-            ))),
-            _ => Ok(()),
-        }
+        self.inner.health.measure(&self.inner.layers);
+        self.inner.health.refusal().map_or(Ok(()), Err)
     }
 
     async fn sequence(&self) -> Result<u64, StoreError> {

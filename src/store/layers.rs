@@ -4,18 +4,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
-use super::checked::{Change, Checked, Entry, KindStats, Stats, Tally};
+use super::checked::{Change, Checked, Entry, Stats, Tally};
+use super::keyed::go_on;
 use super::lanes::Lane;
 use super::manifest::{self, Manifest};
+use super::merge::{Cursor, best};
 use super::record::{self, Kind};
+use super::segment::{Sealed, Segment, View, close, lock, name};
 use super::space::{Pair, Space};
+use super::{Damage, Progress, StoreError};
 
 /// Sealed databases that are held open for reading, the one read last first.
 const HELD_OPEN: usize = 2;
@@ -45,157 +48,9 @@ impl Default for Sizes {
     }
 }
 
-/// One database.
-pub struct Segment {
-    /// Its number; the higher, the newer.
-    pub number: u64,
-    sealed: Mutex<Option<Sealed>>,
-    /// Since when there is something in it, as far as the upkeep has seen.
-    since: Mutex<Option<DateTime<Utc>>>,
-    database: Mutex<Option<Arc<Checked>>>,
-    /// Whether no list names it any more.
-    gone: AtomicBool,
-}
-
-/// What is known of a database that nothing is written to any more.
-#[derive(Clone, Debug)]
-struct Sealed {
-    at: DateTime<Utc>,
-    tally: Tally,
-    stats: Stats,
-    /// Whether it has been read whole since the start.
-    is_known: bool,
-}
-
-impl Segment {
-    fn new(number: u64, sealed: Option<Sealed>, database: Option<Checked>) -> Arc<Self> {
-        Arc::new(Self {
-            number,
-            sealed: Mutex::new(sealed),
-            since: Mutex::default(),
-            database: Mutex::new(database.map(Arc::new)),
-            gone: AtomicBool::new(false),
-        })
-    }
-
-    fn sealed(&self) -> Option<Sealed> {
-        lock(&self.sealed).clone()
-    }
-
-    /// When it was sealed.
-    #[must_use]
-    pub fn sealed_at(&self) -> Option<DateTime<Utc>> {
-        lock(&self.sealed).as_ref().map(|sealed| sealed.at)
-    }
-
-    /// Since when there is something in it, as far as it was asked before; an empty one has nothing yet.
-    #[must_use]
-    pub fn since(&self, is_empty: bool, now: DateTime<Utc>) -> DateTime<Utc> {
-        let mut since = lock(&self.since);
-        let at = since.filter(|at| !is_empty && *at <= now).unwrap_or(now);
-        *since = Some(at);
-        at
-    }
-
-    /// Whether nothing is written there any more.
-    #[must_use]
-    pub fn is_sealed(&self) -> bool {
-        lock(&self.sealed).is_some()
-    }
-
-    /// What it holds.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        if let Some(sealed) = self.sealed() {
-            return sealed.stats;
-        }
-        lock(&self.database).as_ref().map(|database| database.stats()).unwrap_or_default()
-    }
-
-    /// How many things of a kind it holds.
-    #[must_use]
-    pub fn items(&self, kind: u8) -> u64 {
-        if let Some(Sealed { stats, .. }) = &*lock(&self.sealed) {
-            return stats.get(&kind).map_or(0, |kind| kind.items);
-        }
-        lock(&self.database).as_ref().map_or(0, |database| database.of_kind(kind).map_or(0, |kind| kind.items))
-    }
-
-    /// Whether it has ever held a record of a kind, a tombstone included.
-    #[must_use]
-    pub fn may_have(&self, kind: u8) -> bool {
-        match &*lock(&self.sealed) {
-            Some(sealed) => sealed.stats.contains_key(&kind),
-            None => lock(&self.database).as_ref().is_none_or(|database| database.of_kind(kind).is_some()),
-        }
-    }
-
-    /// The name of its folder.
-    #[must_use]
-    pub fn name(&self) -> String {
-        name(self.number)
-    }
-
-    /// What a sealed one holds of a kind; `Err` where that is not known.
-    fn range(&self, kind: u8) -> Result<Option<KindStats>, ()> {
-        match &*lock(&self.sealed) {
-            Some(sealed) => Ok(sealed.stats.get(&kind).cloned()),
-            None => Err(()),
-        }
-    }
-
-    fn may_hold(&self, key: &[u8]) -> bool {
-        match &*lock(&self.sealed) {
-            Some(sealed) => {
-                sealed.stats.get(&key[0]).is_some_and(|kind| kind.first.as_slice() <= &key[1..] && &key[1..] <= kind.last.as_slice())
-            }
-            None => true,
-        }
-    }
-}
-
 /// Memory for the cache of a database.
 fn cache_bytes(lane: Lane) -> u64 {
     if matches!(lane, Lane::Recent | Lane::Lasting) { HOT_BYTES } else { COLD_BYTES }
-}
-
-/// The folder of a number.
-#[must_use]
-pub fn name(number: u64) -> String {
-    format!("{number:08}")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The databases at one time.
-#[derive(Clone, Default)]
-pub struct View {
-    /// Commits as they came, the newest database first; commits go there.
-    pub recent: Vec<Arc<Segment>>,
-    /// What has been moved, the newest database first.
-    pub lanes: BTreeMap<Lane, Vec<Arc<Segment>>>,
-}
-
-impl View {
-    /// The databases of a lane, the newest first.
-    #[must_use]
-    pub fn lane(&self, lane: Lane) -> &[Arc<Segment>] {
-        if lane == Lane::Recent { &self.recent } else { self.lanes.get(&lane).map_or(&[], Vec::as_slice) }
-    }
-
-    /// Where a key may lie; what comes first counts.
-    fn holders<'v>(&'v self, key: &[u8]) -> impl Iterator<Item = &'v Arc<Segment>> + use<'v> {
-        let lanes: &'static [Lane] = Lane::of(key);
-        self.recent.iter().chain(lanes.iter().flat_map(|lane| self.lane(*lane)))
-    }
-
-    /// Every database with its lane.
-    pub fn all(&self) -> impl Iterator<Item = (Lane, &Arc<Segment>)> {
-        let recent = self.recent.iter().map(|segment| (Lane::Recent, segment));
-        recent.chain(self.lanes.iter().flat_map(|(lane, segments)| segments.iter().map(|segment| (*lane, segment))))
-    }
 }
 
 /// The first record of a database: what the one before it held when it was full.
@@ -493,7 +348,7 @@ impl Layers {
     }
 
     /// The database of a segment of a list that may be old.
-    fn readable(&self, segment: &Arc<Segment>) -> Result<Option<Arc<Checked>>, StoreError> {
+    pub(super) fn readable(&self, segment: &Arc<Segment>) -> Result<Option<Arc<Checked>>, StoreError> {
         match self.database(segment) {
             Ok(database) => Ok(Some(database)),
             Err(_) if segment.gone.load(Ordering::Acquire) => Ok(None),
@@ -565,109 +420,32 @@ impl Layers {
     }
 }
 
-/// Closes a database unless somebody reads it; answers whether it is closed.
-fn close(segment: &Arc<Segment>) -> bool {
-    let mut database = lock(&segment.database);
-    if database.as_ref().is_some_and(|open| Arc::strong_count(open) > 1) {
-        return false;
-    }
-    *database = None;
-    true
-}
-
-/// The place of a scan in one database.
-struct Cursor<'v> {
-    segment: &'v Arc<Segment>,
-    from: Bound<Vec<u8>>,
-    to: Bound<Vec<u8>>,
-    read: VecDeque<(Vec<u8>, Entry)>,
-    /// No key that is still to be read comes before this one.
-    reaches: Option<Vec<u8>>,
-    ended: bool,
-}
-
-impl<'v> Cursor<'v> {
-    /// Nothing if the database holds nothing there.
-    fn new(segment: &'v Arc<Segment>, kind: u8, from: Bound<&[u8]>, to: Bound<&[u8]>, descending: bool) -> Option<Self> {
-        let mut reaches = None;
-        if let Ok(range) = segment.range(kind) {
-            let range = range?;
-            let (first, last) = ([&[kind], range.first.as_slice()].concat(), [&[kind], range.last.as_slice()].concat());
-            let below = |bound: Bound<&[u8]>| matches!(bound, Bound::Included(b) | Bound::Excluded(b) if last.as_slice() < b);
-            let above = |bound: Bound<&[u8]>| matches!(bound, Bound::Included(b) | Bound::Excluded(b) if first.as_slice() > b);
-            if below(from) || above(to) {
-                return None;
+/// Reads every database of a space by itself and tells what is damaged.
+///
+/// # Errors
+/// When the list of databases cannot be read, or the progress is not wanted any more.
+pub fn examine(space: &dyn Space, progress: &mut Progress<'_>) -> Result<Vec<Damage>, StoreError> {
+    let Some(bytes) = space.read_file(manifest::FILE)? else { return Ok(Vec::new()) };
+    let (manifest, there) = (Manifest::read(&bytes)?, space.names()?);
+    let count = manifest.databases.len() as u64;
+    let mut damage = Vec::new();
+    for (done, entry) in (0..).zip(&manifest.databases) {
+        go_on(progress, done, count)?;
+        let name = name(entry.name);
+        let mut found = |what: String| damage.push(Damage { database: name.clone(), lane: entry.lane.name().into(), what });
+        if !there.contains(&name) {
+            found("it is missing".into());
+            continue;
+        }
+        match space.open(&name, COLD_BYTES).and_then(|raw| Checked::survey_all(raw, &name, &mut found)) {
+            Ok(tally) if entry.sealed_at.is_some() && tally != entry.tally => {
+                found("it does not hold what it held when it was closed".into());
             }
-            reaches = Some(if descending { last } else { first });
-        }
-        let owned = |bound: Bound<&[u8]>| bound.map(<[u8]>::to_vec);
-        Some(Self { segment, from: owned(from), to: owned(to), read: VecDeque::new(), reaches, ended: false })
-    }
-
-    fn fill(&mut self, layers: &Layers, descending: bool, limit: usize) -> Result<(), StoreError> {
-        let Some(database) = layers.readable(self.segment)? else {
-            self.ended = true;
-            return Ok(());
-        };
-        let (from, to) = (self.from.as_ref().map(Vec::as_slice), self.to.as_ref().map(Vec::as_slice));
-        let read = database.scan(from, to, descending, limit)?;
-        self.ended = read.len() < limit;
-        if let Some((last, _)) = read.last() {
-            let next = Bound::Excluded(last.clone());
-            if descending {
-                self.to = next;
-            } else {
-                self.from = next;
-            }
-            self.reaches = Some(last.clone());
-        }
-        self.read = read.into();
-        Ok(())
-    }
-
-    fn head(&self) -> Head<'_> {
-        match (self.read.front(), &self.reaches) {
-            (Some((key, _)), _) => Head::Next(key),
-            (None, _) if self.ended => Head::None,
-            (None, Some(reaches)) => Head::NotBefore(reaches),
-            (None, None) => Head::Unknown,
+            Ok(tally) if tally.version < entry.tally.version => found("the last writes are missing".into()),
+            Ok(_) => {}
+            Err(StoreError::Corrupt(what) | StoreError::Unavailable(what)) => found(what),
         }
     }
-}
-
-/// What comes next in one database.
-enum Head<'c> {
-    /// This key.
-    Next(&'c [u8]),
-    /// Nothing before this key.
-    NotBefore(&'c [u8]),
-    /// Any key.
-    Unknown,
-    /// Nothing.
-    None,
-}
-
-/// The cursor whose turn it is: of the unread ones that may come first, else the first key; of equal keys the newest database's.
-fn best(cursors: &[Cursor<'_>], descending: bool) -> Option<usize> {
-    let mut best: Option<(usize, &[u8], bool)> = None;
-    for (index, cursor) in cursors.iter().enumerate() {
-        let (key, unread) = match cursor.head() {
-            Head::None => continue,
-            Head::Unknown => return Some(index),
-            Head::NotBefore(key) => (key, true),
-            Head::Next(key) => (key, false),
-        };
-        let better = match best {
-            None => true,
-            // Of equal ones the unread is read first, so that a newer database can be told from an older.
-            Some((_, other, read)) => {
-                let sooner = if descending { key > other } else { key < other };
-                sooner || (key == other && unread && read)
-            }
-        };
-        if better {
-            best = Some((index, key, !unread));
-        }
-    }
-    best.map(|(index, ..)| index)
+    go_on(progress, count, count)?;
+    Ok(damage)
 }

@@ -19,8 +19,7 @@ use super::space::Pair;
 pub fn open(path: &Path) -> Result<KeyedStore, StoreError> {
     let (new, old) = (with_suffix(path, "new"), with_suffix(path, "format-1"));
     let failed = |error: std::io::Error| StoreError::Unavailable(format!("cannot carry over `{}`: {error}", path.display()));
-    let is_first_format = path.join("conf").is_file() && !path.join(super::manifest::FILE).exists();
-    if is_first_format {
+    if is_first_format(path) {
         tracing::info!("the store in `{}` has format 1 and is carried over to format {}", path.display(), super::manifest::FORMAT);
         if new.exists() {
             std::fs::remove_dir_all(&new).map_err(failed)?;
@@ -38,6 +37,12 @@ pub fn open(path: &Path) -> Result<KeyedStore, StoreError> {
         std::fs::remove_dir_all(&old).map_err(failed)?;
     }
     Ok(store)
+}
+
+/// Whether a folder holds a store of format 1.
+#[must_use]
+pub fn is_first_format(path: &Path) -> bool {
+    path.join("conf").is_file() && !path.join(super::manifest::FILE).exists()
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -8,7 +8,7 @@
 //! | [`space`] | the port: databases with atomic writes and a sync; [`memory`] and [`sled`] are the two there are |
 //! | [`checked`] | checksums, a tally that finds what is missing, large values in chunks |
 //! | [`lanes`], [`manifest`] | which records live how long, and the list of databases |
-//! | [`layers`] | all databases read as one |
+//! | `segment`, `merge`, [`layers`] | one database of the list, scans over several, all read as one |
 //! | [`writer`] | commits: conditions, one batch, one sync |
 //! | [`upkeep`] | what is moved and dropped in the background |
 //! | [`keyed`], [`encode`], [`record`] | the domain: batches to records and back |
@@ -27,8 +27,10 @@ pub mod layers;
 pub mod lock;
 pub mod manifest;
 pub mod memory;
+mod merge;
 pub mod migrate;
 pub mod record;
+mod segment;
 pub mod sled;
 pub mod space;
 pub mod upkeep;

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::StoreError;
 use super::folder::{Folder, sync_folder};
 use super::space::{Database, Operation, Pair, Space};
-use crate::{tasks, telemetry};
+use crate::tasks;
+use crate::telemetry;
 
 /// A folder of sled databases.
 pub struct SledSpace {

@@ -17,12 +17,16 @@ use chrono::{DateTime, Utc};
 use super::checked::{Change, Checked, Entry, Stats};
 use super::keyed::go_on;
 use super::lanes::{self, LONG_MEMORY, Lane};
-use super::layers::{Layers, Segment, View};
+use super::layers::Layers;
 use super::record::{self, Kind};
+use super::segment::{Segment, View};
 use super::{Keep, Limit, Progress, StoreError, Tended};
 
 /// Changes written to a lane in one batch; about the best size for sled.
 const TOGETHER: usize = 256;
+
+/// Bytes written to a lane in one batch, from which on it is written.
+const BYTES_TOGETHER: usize = 1 << 20;
 
 /// Records read at a time.
 const READ_TOGETHER: usize = 256;
@@ -74,7 +78,12 @@ impl Upkeep {
     /// # Errors
     /// When a database cannot be read or written.
     pub fn step(&self, layers: &Layers, now: DateTime<Utc>, keep: &Keep, budget: usize) -> Result<Tended, StoreError> {
-        let mut state = self.lock();
+        // A backup or check keeps everything as it is; the step is made after it.
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(Tended::default()),
+        };
         open_ahead(layers)?;
         let (mut left, mut tended) = (budget, Tended::default());
         while left > 0 {
@@ -107,7 +116,7 @@ impl Upkeep {
         Ok(Tended { more: true, ..tended })
     }
 
-    /// Rewrites every database but the newest, so that each takes the least room. Tells how many of how many are done.
+    /// Rewrites every database but the newest, and keeps what takes less room so. Tells how many of how many are done.
     ///
     /// # Errors
     /// When a database cannot be read or written; what has been rewritten until then stays so.
@@ -244,7 +253,8 @@ impl Moving {
         for (key, entry) in read {
             self.route(layers, &source, &lasting, kind, key, entry)?;
         }
-        if self.pending.values().map(Vec::len).sum::<usize>() >= TOGETHER {
+        let bytes: usize = self.pending.values().flatten().map(Change::bytes).sum();
+        if self.pending.values().map(Vec::len).sum::<usize>() >= TOGETHER || bytes >= BYTES_TOGETHER {
             self.write(layers)?;
         }
         Ok(Moved::Some(count))
@@ -473,6 +483,10 @@ fn rewrite(layers: &Layers, lane: Lane, segment: &Arc<Segment>) -> Result<(), St
     }
     target.sync()?;
     drop((source, target));
+    // Only what gains an eighth is worth the change.
+    if layers.space.bytes(&copy.name()) >= layers.space.bytes(&segment.name()) / 8 * 7 {
+        return discard(layers, &copy);
+    }
     if let Some(at) = segment.sealed_at() {
         layers.seal(&copy, at)?;
     }

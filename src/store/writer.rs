@@ -6,14 +6,16 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::checked::Change;
-use super::layers::{Base, Layers, View};
+use super::layers::{Base, Layers};
 use super::record::{self, Kind};
+use super::segment::View;
 use super::space::Operation;
 use super::upkeep::Upkeep;
 use super::{CommitError, Committed, Sighting, StoreError};
@@ -69,18 +71,45 @@ pub struct Commit {
 
 /// Why nothing can be written, if so.
 #[derive(Default)]
-pub struct Health(Mutex<Option<StoreError>>);
+pub struct Health {
+    failure: Mutex<Option<StoreError>>,
+    /// Where the free space was too little for new events when it was measured last: its bytes and one; else 0.
+    low: AtomicU64,
+}
+
+/// Below this much free space, in bytes, no new events are taken, so that what runs can end.
+pub const LEAST_FREE_BYTES: u64 = 16 << 20;
+
+/// Free space is measured after so many bytes have been written.
+const MEASURED_BYTES: u64 = 2 << 20;
 
 impl Health {
+    /// Measures the free space.
+    pub fn measure(&self, layers: &Layers) {
+        let free = layers.space.free_bytes().unwrap_or(u64::MAX);
+        self.low.store(if free < LEAST_FREE_BYTES { free + 1 } else { 0 }, Ordering::Release);
+    }
+
+    /// Why no new events can be taken, if so: a failure, or too little free space.
+    #[must_use]
+    pub fn refusal(&self) -> Option<StoreError> {
+        let low = || {
+            let free = self.low.load(Ordering::Acquire).checked_sub(1)?;
+            let (free, least) = (free >> 20, LEAST_FREE_BYTES >> 20);
+            Some(StoreError::Unavailable(format!("the disk is full: {free} MiB are free, and events are taken from {least} MiB on")))
+        };
+        self.failure().or_else(low)
+    }
+
     /// The last failure, unless it has been mended.
     #[must_use]
     pub fn failure(&self) -> Option<StoreError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes a failure; the first one stays.
     pub fn fail(&self, error: &StoreError) {
-        let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         if failure.is_none() {
             tracing::error!("the store takes no more writes until it can be opened again: {error}");
             *failure = Some(error.clone());
@@ -88,7 +117,7 @@ impl Health {
     }
 
     fn mend(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -104,6 +133,8 @@ pub struct Writer {
     pub rotated: Arc<Notify>,
     /// The number of the last commit.
     pub sequence: u64,
+    /// Bytes since the free space was measured.
+    pub written: u64,
     /// The first record of a database that commits have just begun to use.
     pub base: Option<Base>,
 }
@@ -247,6 +278,11 @@ impl Writer {
         let bytes = outcome?;
         self.sequence = sequence;
         self.layers.space.note_durable(sequence);
+        self.written += changes.iter().map(|change| change.bytes() as u64).sum::<u64>();
+        if self.written >= MEASURED_BYTES {
+            self.written = 0;
+            self.health.measure(&self.layers);
+        }
         if bytes >= self.layers.sizes.recent {
             self.rotate()?;
         }
