@@ -244,7 +244,8 @@ async fn what_was_requested_and_not_begun_starts_after_a_crash_in_its_order() {
 
 #[tokio::test]
 async fn a_flood_of_one_sender_does_not_hold_up_another() {
-    let server = Server::start(&TestSite::new()).await;
+    let site = TestSite::new();
+    let server = Server::start(&site).await;
     let alerts = |from: usize| {
         let alerts: Vec<Value> = (from..from + 5_000).map(|n| json!({"status": "firing", "labels": {"alertname": format!("a{n}")}, "startsAt": "2026-11-20T07:22:45Z", "fingerprint": format!("{n:016x}")})).collect();
         json!({"version": "4", "groupKey": "g", "alerts": alerts}).to_string()
