@@ -5,6 +5,7 @@
 #![allow(clippy::pedantic, reason = "tests are written to be read as stories")]
 
 mod harness;
+mod stock;
 
 mod bad_input;
 mod cli;
@@ -14,6 +15,7 @@ mod docs;
 mod faults;
 mod hostile;
 mod journey;
+mod model;
 mod services;
 mod tidy;
 mod vectors;
