@@ -52,7 +52,7 @@ impl Lane {
         }
     }
 
-    /// Where records of a key may lie, below the recent databases: the first that has it counts.
+    /// Where records of a key, or of a whole kind, may lie, below the recent databases: the first that has it counts.
     #[must_use]
     pub fn of(key: &[u8]) -> &'static [Self] {
         match Kind::of(key) {
@@ -62,8 +62,11 @@ impl Lane {
             Some(Kind::Request | Kind::Message) => &[Self::Lasting, Self::Aged, Self::Executions],
             // In a lane it is part of what was asked for.
             Some(Kind::State) => &[Self::Aged],
-            Some(Kind::Sighting) if key.get(1) == Some(&LONG_MEMORY) => &[Self::SeenLong],
-            Some(Kind::Sighting) => &[Self::SeenDay],
+            Some(Kind::Sighting) => match key.get(1) {
+                Some(&LONG_MEMORY) => &[Self::SeenLong],
+                Some(_) => &[Self::SeenDay],
+                None => &[Self::SeenDay, Self::SeenLong],
+            },
             Some(Kind::Base) => &[],
             _ => &[Self::Lasting],
         }

@@ -538,7 +538,7 @@ impl Layers {
         let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
         let (Bound::Included(any) | Bound::Excluded(any)) = from else { return Ok(Vec::new()) };
         let mut cursors: Vec<Cursor<'_>> = Vec::new();
-        for segment in view.holders(any) {
+        for segment in view.holders(&any[..1]) {
             cursors.extend(Cursor::new(segment, any[0], from, to, descending));
         }
         let mut found: Vec<Pair> = Vec::new();
