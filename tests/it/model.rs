@@ -180,10 +180,10 @@ async fn stories(number: u64, steps: u64, on_disk: bool) {
 
 #[tokio::test]
 async fn a_store_in_memory_does_what_its_model_does() {
-    stories(times(12, 400), 150, false).await;
+    stories(times(4, 400), 120, false).await;
 }
 
 #[tokio::test]
 async fn a_store_on_sled_does_what_its_model_does() {
-    stories(times(2, 40), times(60, 120), true).await;
+    stories(times(1, 40), 100, true).await;
 }

@@ -211,6 +211,7 @@ impl Model {
         };
         let (limit, newer) = match kind {
             "event" => (keep.events, newer("event")),
+            "log" if !read.contains_key(&format!("execution/{id}")) => return Ok(()), // that it is gone is judged by itself
             "log" => (keep.outputs, newer("log")),
             "execution" if !self.content.contains_key(&format!("open/{id}")) => (keep.executions, newer("execution")),
             // With the executions that were committed with it or later.
@@ -424,7 +425,10 @@ impl Stock {
     /// A legal change, if the one that came up is.
     fn change(&mut self, execution: &mut Execution) -> bool {
         let (at, lines) = (self.now, self.random.below(3));
-        let log: Vec<LogLine> = (0..lines).map(|n| LogLine { at, level: "info".into(), text: format!("line {n}") }).collect();
+        let mut log: Vec<LogLine> = (0..lines).map(|n| LogLine { at, level: "info".into(), text: format!("line {n}") }).collect();
+        if execution.state.attempt == 1 && log.is_empty() {
+            log.clone_from(&execution.state.log); // what a first attempt has logged stays
+        }
         let change = match self.random.below(7) {
             0..=2 => Change::Start { at, action_revision: Revision("r".into()) },
             3 => Change::Succeed { at, result: json!(noise(&mut self.random, 30)), log },
