@@ -17,5 +17,6 @@ mod hostile;
 mod journey;
 mod model;
 mod services;
+mod steps;
 mod tidy;
 mod vectors;
