@@ -121,6 +121,8 @@ pub struct Checked {
 #[derive(Default)]
 struct State {
     tally: Tally,
+    /// As it was when everything was last made durable.
+    synced: Tally,
     stats: Stats,
 }
 
@@ -155,6 +157,12 @@ impl Checked {
         self.lock().tally
     }
 
+    /// The tally that is known to be durable; nothing before the first sync.
+    #[must_use]
+    pub fn synced(&self) -> Tally {
+        self.lock().synced
+    }
+
     /// What there is.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -186,7 +194,7 @@ impl Checked {
             Some(bytes) => read_tally(&bytes).ok_or_else(|| self.damaged("the tally cannot be read"))?,
             None => Tally::default(),
         };
-        let mut found = State { tally: Tally { version: stored.version, ..Tally::default() }, stats: Stats::new() };
+        let mut found = State { tally: Tally { version: stored.version, ..Tally::default() }, ..State::default() };
         let mut low = Bound::Included(FIRST_KEY.to_vec());
         loop {
             let pairs = self.raw.scan(low.as_ref().map(Vec::as_slice), Bound::Excluded(&[CHUNKS]), false, READ_TOGETHER)?;
@@ -319,7 +327,10 @@ impl Checked {
     /// # Errors
     /// When that cannot be promised.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.raw.sync()
+        let tally = self.tally();
+        self.raw.sync()?;
+        self.lock().synced = tally;
+        Ok(())
     }
 }
 

@@ -305,6 +305,8 @@ impl Layers {
                 if database.tally().version < entry.tally.version {
                     return Err(StoreError::Corrupt(format!("database {}: the last writes are missing", name(entry.name))));
                 }
+                // What was found may lie in the system's memory only, and is built upon from here.
+                database.sync()?;
                 Segment::new(entry.name, None, Some(database))
             };
             match entry.lane {
@@ -377,7 +379,7 @@ impl Layers {
                 None if lane == Lane::Recent => (Tally::default(), Stats::new()),
                 None => {
                     let database = self.database(segment)?;
-                    (database.tally(), database.stats())
+                    (database.synced(), database.stats())
                 }
             };
             databases.push(manifest::Entry { name: segment.number, lane, sealed_at, tally, stats });
