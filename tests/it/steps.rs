@@ -148,7 +148,10 @@ impl Space for Disk {
 
     fn open(&self, name: &str, _cache_bytes: u64) -> Result<Box<dyn Database>, StoreError> {
         let mut guard = self.lock();
-        guard.operate().map_err(|_| failure())?;
+        // One that is only opened is only read for it.
+        if guard.cut || !guard.databases.contains_key(name) {
+            guard.operate().map_err(|_| failure())?;
+        }
         let state = &mut *guard;
         let data = state.databases.entry(name.to_string()).or_default();
         if data.lock().unwrap().open {
@@ -308,7 +311,7 @@ async fn story(seed: u64, commits: u64, fails_at: Option<(u64, Fault)>) -> Resul
             Some(open) => open,
             None => match KeyedStore::with_sizes(disk.clone(), SIZES) {
                 Ok(open) => open,
-                Err(StoreError::Unavailable(_)) if disk.lock().fails_at.is_some_and(|(at, _)| disk_done(&disk) >= at) => {
+                Err(StoreError::Unavailable(_)) if has_failed(&disk) => {
                     disk.power_on();
                     KeyedStore::with_sizes(disk.clone(), SIZES).map_err(|error| format!("open after a failed open: {error}"))?
                 }
@@ -375,6 +378,7 @@ async fn story(seed: u64, commits: u64, fails_at: Option<(u64, Fault)>) -> Resul
         store = (round % 11 != 10).then_some(open); // now and then it is closed and opened again
     }
     drop(store);
+    disk.power_on(); // whatever has not failed until here need not
     let store = KeyedStore::with_sizes(disk.clone(), SIZES).map_err(|error| format!("open in the end: {error}"))?;
     settle(&store, &stock, &mut model, None).await.map_err(|wrong| format!("in the end: {wrong}"))?;
     let maintenance = store.maintenance();
@@ -385,12 +389,17 @@ async fn story(seed: u64, commits: u64, fails_at: Option<(u64, Fault)>) -> Resul
     }
 }
 
+fn has_failed(disk: &Disk) -> bool {
+    let state = disk.lock();
+    state.fails_at.is_some_and(|(at, _)| state.done >= at)
+}
+
 fn disk_done(disk: &Disk) -> u64 {
     disk.lock().done
 }
 
 async fn every_step(fault: Fault) {
-    let (seed, commits) = (seed(), times(12, 40));
+    let (seed, commits) = (seed(), times(9, 40));
     let (operations, _) = story(seed, commits, None).await.expect("without a fault all is well");
     let (mut tried, mut acknowledged, mut wrong) = (0, 0, Vec::new());
     for at in 1..=operations {
