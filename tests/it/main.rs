@@ -11,6 +11,7 @@ mod bad_input;
 mod cli;
 mod contracts;
 mod crash;
+mod damage;
 mod docs;
 mod faults;
 mod hostile;
