@@ -17,6 +17,7 @@ mod faults;
 mod hostile;
 mod journey;
 mod model;
+mod power;
 mod services;
 mod steps;
 mod tidy;
