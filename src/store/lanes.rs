@@ -169,7 +169,9 @@ pub const SHARES: u64 = 8;
 /// Whether a database has been written to for long enough.
 #[must_use]
 pub fn is_old(stats: &Stats, age: std::time::Duration, now: DateTime<Utc>) -> bool {
-    oldest(stats).is_some_and(|oldest| is_long_ago(oldest, age, now))
+    // Of a day its end: before that, what comes belongs with what is there.
+    let oldest = stats.iter().filter_map(|(kind, stats)| time_of(*kind, &stats.first, true)).min();
+    oldest.is_some_and(|oldest| is_long_ago(oldest, age, now))
 }
 
 /// Whether a share of what is kept has passed since.
