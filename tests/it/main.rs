@@ -18,6 +18,7 @@ mod hostile;
 mod journey;
 mod model;
 mod power;
+mod retention;
 mod services;
 mod steps;
 mod tidy;

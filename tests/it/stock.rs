@@ -463,3 +463,25 @@ impl Stock {
         Some(batch)
     }
 }
+
+/// What a limit says of a single thing.
+pub struct AgeOrCount {
+    limit: Limit,
+    at_latest: i64,
+}
+
+impl AgeOrCount {
+    pub fn of(limit: Limit, at_latest: fn(i64) -> i64) -> Self {
+        Self { limit, at_latest: at_latest(i64::try_from(limit.age.as_secs()).unwrap()) }
+    }
+
+    /// Whether it must be there, by its age in seconds and how many newer ones there are.
+    pub fn must_have(&self, age: i64, newer: usize) -> bool {
+        (0..i64::try_from(self.limit.age.as_secs()).unwrap()).contains(&age) && self.limit.count.is_none_or(|count| (newer as u64) < count)
+    }
+
+    /// Whether it must be gone.
+    pub fn must_not_have(&self, age: i64, newer: usize) -> bool {
+        age > self.at_latest || self.limit.count.is_some_and(|count| newer as u64 > count + count / 4 + 20)
+    }
+}
