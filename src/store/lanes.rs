@@ -182,10 +182,11 @@ pub fn is_long_ago(since: DateTime<Utc>, age: std::time::Duration, now: DateTime
 }
 
 /// Whether all of a database is older than what is kept. One without any time is not. Where the clock was ahead for a while, keys are dated
-/// later than the database was sealed; then that counts.
+/// later than the database was sealed; then that counts, unless it was filled from a backup, at no time.
 #[must_use]
 pub fn is_expired(stats: &Stats, sealed_at: Option<DateTime<Utc>>, age: std::time::Duration, now: DateTime<Utc>) -> bool {
     let age = Duration::from_std(age).unwrap_or(Duration::MAX);
+    let sealed_at = sealed_at.filter(|at| *at > DateTime::UNIX_EPOCH);
     let newest = newest(stats).map(|newest| sealed_at.map_or(newest, |at| newest.min(at)));
     newest.is_some_and(|newest| now.checked_sub_signed(age).is_some_and(|cut| newest < cut))
 }
