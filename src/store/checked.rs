@@ -132,6 +132,8 @@ pub struct Checked {
 #[derive(Default)]
 struct State {
     tally: Tally,
+    /// As it was when everything was last made durable.
+    synced: Tally,
     stats: Stats,
 }
 
@@ -167,7 +169,7 @@ impl Checked {
     /// # Errors
     /// When it cannot be read, or does not hold what it held.
     pub fn open_known(raw: Box<dyn Database>, name: &str, tally: Tally, stats: Stats) -> Result<Self, StoreError> {
-        let checked = Self { raw, name: name.to_string(), state: Mutex::new(State { tally, stats }) };
+        let checked = Self { raw, name: name.to_string(), state: Mutex::new(State { tally, synced: tally, stats }) };
         if checked.stored_tally()? == tally {
             Ok(checked)
         } else {
@@ -194,6 +196,12 @@ impl Checked {
     #[must_use]
     pub fn tally(&self) -> Tally {
         self.lock().tally
+    }
+
+    /// The tally that is known to be durable; nothing before the first sync.
+    #[must_use]
+    pub fn synced(&self) -> Tally {
+        self.lock().synced
     }
 
     /// What there is.
@@ -224,7 +232,7 @@ impl Checked {
 
     fn survey(&self, damage: &mut dyn FnMut(String)) -> Result<State, StoreError> {
         let stored = self.stored_tally()?;
-        let mut found = State { tally: Tally { version: stored.version, ..Tally::default() }, stats: Stats::new() };
+        let mut found = State { tally: Tally { version: stored.version, ..Tally::default() }, ..State::default() };
         let mut low = Bound::Included(FIRST_KEY.to_vec());
         loop {
             let pairs = self.raw.scan(low.as_ref().map(Vec::as_slice), Bound::Excluded(&[CHUNKS]), false, READ_TOGETHER)?;
@@ -366,7 +374,10 @@ impl Checked {
     /// # Errors
     /// When that cannot be promised.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.raw.sync()
+        let tally = self.tally();
+        self.raw.sync()?;
+        self.lock().synced = tally;
+        Ok(())
     }
 }
 

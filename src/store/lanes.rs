@@ -52,7 +52,7 @@ impl Lane {
         }
     }
 
-    /// Where records of a key may lie, below the recent databases: the first that has it counts.
+    /// Where records of a key, or of a whole kind, may lie, below the recent databases: the first that has it counts.
     #[must_use]
     pub fn of(key: &[u8]) -> &'static [Self] {
         match Kind::of(key) {
@@ -62,8 +62,11 @@ impl Lane {
             Some(Kind::Request | Kind::Message) => &[Self::Lasting, Self::Aged, Self::Executions],
             // In a lane it is part of what was asked for.
             Some(Kind::State) => &[Self::Aged],
-            Some(Kind::Sighting) if key.get(1) == Some(&LONG_MEMORY) => &[Self::SeenLong],
-            Some(Kind::Sighting) => &[Self::SeenDay],
+            Some(Kind::Sighting) => match key.get(1) {
+                Some(&LONG_MEMORY) => &[Self::SeenLong],
+                Some(_) => &[Self::SeenDay],
+                None => &[Self::SeenDay, Self::SeenLong],
+            },
             Some(Kind::Base) => &[],
             _ => &[Self::Lasting],
         }
@@ -166,7 +169,9 @@ pub const SHARES: u64 = 8;
 /// Whether a database has been written to for long enough.
 #[must_use]
 pub fn is_old(stats: &Stats, age: std::time::Duration, now: DateTime<Utc>) -> bool {
-    oldest(stats).is_some_and(|oldest| is_long_ago(oldest, age, now))
+    // Of a day its end: before that, what comes belongs with what is there.
+    let oldest = stats.iter().filter_map(|(kind, stats)| time_of(*kind, &stats.first, true)).min();
+    oldest.is_some_and(|oldest| is_long_ago(oldest, age, now))
 }
 
 /// Whether a share of what is kept has passed since.
@@ -177,10 +182,11 @@ pub fn is_long_ago(since: DateTime<Utc>, age: std::time::Duration, now: DateTime
 }
 
 /// Whether all of a database is older than what is kept. One without any time is not. Where the clock was ahead for a while, keys are dated
-/// later than the database was sealed; then that counts.
+/// later than the database was sealed; then that counts, unless it was filled from a backup, at no time.
 #[must_use]
 pub fn is_expired(stats: &Stats, sealed_at: Option<DateTime<Utc>>, age: std::time::Duration, now: DateTime<Utc>) -> bool {
     let age = Duration::from_std(age).unwrap_or(Duration::MAX);
+    let sealed_at = sealed_at.filter(|at| *at > DateTime::UNIX_EPOCH);
     let newest = newest(stats).map(|newest| sealed_at.map_or(newest, |at| newest.min(at)));
     newest.is_some_and(|newest| now.checked_sub_signed(age).is_some_and(|cut| newest < cut))
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
@@ -72,6 +72,8 @@ pub struct Layers {
     /// The recent database that comes next, opened ahead.
     next: Mutex<Option<Arc<Segment>>>,
     held: Mutex<VecDeque<Arc<Segment>>>,
+    /// The highest number that a database has had.
+    numbers: AtomicU64,
     /// Held shared by scans, and alone while records that have been copied to a lane are taken from another.
     pub moving: RwLock<()>,
 }
@@ -82,8 +84,15 @@ impl Layers {
     /// # Errors
     /// When it cannot be used, is damaged, or is of a newer format.
     pub fn open(space: Arc<dyn Space>, sizes: Sizes) -> Result<Self, StoreError> {
-        let layers =
-            Self { space, sizes, view: RwLock::default(), next: Mutex::default(), held: Mutex::default(), moving: RwLock::default() };
+        let layers = Self {
+            space,
+            sizes,
+            view: RwLock::default(),
+            next: Mutex::default(),
+            held: Mutex::default(),
+            numbers: AtomicU64::default(),
+            moving: RwLock::default(),
+        };
         layers.reopen()?;
         Ok(layers)
     }
@@ -99,6 +108,8 @@ impl Layers {
             Some(bytes) => self.read(&Manifest::read(&bytes)?)?,
             None => self.begin()?,
         };
+        let numbers = view.all().map(|(_, segment)| segment.number).chain(next.iter().map(|next| next.number));
+        self.numbers.fetch_max(numbers.max().unwrap_or(0), Ordering::Relaxed);
         *lock(&self.next) = next;
         self.publish(view);
         let (durable, sequence) = (self.space.durable()?, self.sequence()?);
@@ -156,6 +167,8 @@ impl Layers {
                 if database.tally().version < entry.tally.version {
                     return Err(StoreError::Corrupt(format!("database {}: the last writes are missing", name(entry.name))));
                 }
+                // What was found may lie in the system's memory only, and is built upon from here.
+                database.sync()?;
                 Segment::new(entry.name, None, Some(database))
             };
             match entry.lane {
@@ -194,8 +207,7 @@ impl Layers {
     /// A number that no database has had since the last start.
     #[must_use]
     pub fn free_number(&self) -> u64 {
-        let next = lock(&self.next).as_ref().map_or(0, |segment| segment.number);
-        self.view().all().map(|(_, segment)| segment.number).max().unwrap_or(0).max(next) + 1
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Changes the list of databases, first on disk and then here.
@@ -228,7 +240,7 @@ impl Layers {
                 None if lane == Lane::Recent => (Tally::default(), Stats::new()),
                 None => {
                     let database = self.database(segment)?;
-                    (database.tally(), database.stats())
+                    (database.synced(), database.stats())
                 }
             };
             databases.push(manifest::Entry { name: segment.number, lane, sealed_at, tally, stats });
@@ -270,10 +282,13 @@ impl Layers {
     /// # Errors
     /// When the full database cannot be asked what it holds.
     pub fn rotate(&self) -> Result<Option<Base>, StoreError> {
-        let Some(next) = lock(&self.next).take() else { return Ok(None) };
         let full = Arc::clone(&self.view().recent[0]);
         let tally = self.database(&full)?.tally();
+        // Held until it is in the list: whoever finds no next one finds it there.
+        let mut place = lock(&self.next);
+        let Some(next) = place.take() else { return Ok(None) };
         self.change(|view| view.recent.insert(0, next));
+        drop(place);
         Ok(Some(Base { before: full.number, tally }))
     }
 
@@ -396,7 +411,7 @@ impl Layers {
         let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
         let (Bound::Included(any) | Bound::Excluded(any)) = from else { return Ok(Vec::new()) };
         let mut cursors: Vec<Cursor<'_>> = Vec::new();
-        for segment in view.holders(any) {
+        for segment in view.holders(&any[..1]) {
             cursors.extend(Cursor::new(segment, any[0], from, to, descending));
         }
         let mut found: Vec<Pair> = Vec::new();

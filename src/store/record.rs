@@ -170,9 +170,18 @@ fn open(kind: Kind, bytes: &[u8]) -> Result<&[u8], StoreError> {
 /// The number of a record of what was asked for that says how it ended as well.
 const WITH_STATE: u32 = 1;
 
+/// Whether a record of what was asked for says how it ended as well.
+#[must_use]
+pub fn has_state(request: &[u8]) -> bool {
+    request.get(2..ENVELOPE_BYTES) == Some(&WITH_STATE.to_be_bytes())
+}
+
 /// What was asked for and how it ended, as one record; that is how executions are kept once they have ended.
 #[must_use]
 pub fn with_state(request: &[u8], state: &[u8]) -> Vec<u8> {
+    if has_state(request) {
+        return request.to_vec();
+    }
     let (Some(asked), Some(ended)) = (request.get(ENVELOPE_BYTES..), state.get(ENVELOPE_BYTES..)) else { return request.to_vec() };
     [&envelope(Kind::Request, WITH_STATE)[..], b"[", asked, b",", ended, b"]"].concat()
 }
@@ -182,7 +191,7 @@ pub fn with_state(request: &[u8], state: &[u8]) -> Vec<u8> {
 /// # Errors
 /// [`StoreError::Corrupt`] when it cannot be read.
 pub fn decode_request<R: DeserializeOwned, S: DeserializeOwned>(bytes: &[u8]) -> Result<(R, Option<S>), StoreError> {
-    if bytes.get(2..ENVELOPE_BYTES) == Some(&WITH_STATE.to_be_bytes()) {
+    if has_state(bytes) {
         let (request, state) = decode(Kind::Request, bytes)?;
         return Ok((request, Some(state)));
     }

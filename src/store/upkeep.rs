@@ -163,12 +163,14 @@ fn begin(layers: &Layers, now: DateTime<Utc>, keep: &Keep) -> Option<Moving> {
     if let [_, .., full] = view.recent.as_slice() {
         return Some(of(full, Stage::Settles));
     }
-    // Nearly always it is the oldest; not where the clock was ahead for a while.
-    view.lane(Lane::Aged).iter().rev().find_map(|segment| {
-        let is_due = |lane: &Lane| is_too_old(&view, segment, *lane, now, keep);
-        let too_old: Vec<Lane> = lanes::OF_AGED.iter().copied().filter(is_due).collect();
-        (!too_old.is_empty()).then(|| of(segment, Stage::Expires { too_old }))
-    })
+    let too_old = |segment: &Arc<Segment>| -> Vec<Lane> {
+        lanes::OF_AGED.iter().copied().filter(|lane| is_too_old(&view, segment, *lane, now, keep)).collect()
+    };
+    // Nearly always it is the oldest that is due; not where the clock was ahead for a while. The oldest goes first even so: a newer one
+    // holds later versions of what it has.
+    let aged = view.lane(Lane::Aged);
+    let oldest = aged.last().filter(|_| aged.iter().any(|segment| !too_old(segment).is_empty()))?;
+    Some(of(oldest, Stage::Expires { too_old: too_old(oldest) }))
 }
 
 /// Whether what a database holds for a lane is too old, or more than is kept.
@@ -176,14 +178,14 @@ fn is_too_old(view: &View, segment: &Segment, lane: Lane, now: DateTime<Utc>, ke
     let Some(limit) = lane.limit(keep) else { return false };
     let stats = segment.stats();
     let own = stats.get(&(lane.counted() as u8)).map_or(0, |kind| kind.items);
-    let spare = own > 0 && limit.count.is_some_and(|count| total(view, lane).saturating_sub(own) >= count);
+    let spare = own > 0 && limit.count.is_some_and(|count| newer(view, segment, lane) >= count);
     spare || lanes::is_expired(&lane.part(&stats), segment.sealed_at(), limit.age, now)
 }
 
-/// How many there are of what a lane's limit counts, wherever they lie.
-fn total(view: &View, lane: Lane) -> u64 {
+/// How many there are of what a lane's limit counts in all databases that are newer than one.
+fn newer(view: &View, than: &Segment, lane: Lane) -> u64 {
     let holders = view.recent.iter().chain(view.lane(Lane::Aged)).chain(view.lane(lane));
-    holders.map(|segment| segment.items(lane.counted() as u8)).sum()
+    holders.take_while(|segment| segment.number != than.number).map(|segment| segment.items(lane.counted() as u8)).sum()
 }
 
 #[derive(Clone, Debug)]
@@ -278,6 +280,10 @@ impl Moving {
             return Ok(());
         };
         let sibling = |kind: Kind| record::key(kind, &key[1..]);
+        // A later version goes its own way, perhaps sooner; what it replaced must not come back then.
+        if !settles && matches!(kind, Kind::Output | Kind::Message) && layers.get(&layers.view(), &key)?.as_ref() != Some(&value) {
+            return Ok(());
+        }
         match kind {
             Kind::Events => self.put(Lane::Events, Change::Put(key, value)),
             Kind::Output => self.put(Lane::Outputs, Change::Put(key, value)),
@@ -285,6 +291,8 @@ impl Moving {
                 let lane = if key.get(1) == Some(&LONG_MEMORY) { Lane::SeenLong } else { Lane::SeenDay };
                 self.put(lane, Change::Put(key, value));
             }
+            // A backup has it as one record, and perhaps its end once more.
+            Kind::Request if record::has_state(&value) => self.end(key, &value, b""),
             Kind::Request => match ended(layers, source, &sibling(Kind::State))? {
                 Some(state) => self.end(key, &value, &state),
                 None => self.put(Lane::Lasting, Change::Put(key, value)),

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Target, TestSite, eventually};
-
-/// How often the process is killed.
-const KILLS: usize = 100;
+use crate::harness::{Random, Server, Target, TestSite, eventually, seed, times};
 
 /// Senders at once.
 const SENDERS: usize = 4;
@@ -35,24 +32,12 @@ fn site(target: &str) -> TestSite {
         .file("rules/again.yaml", &rule("again"))
 }
 
-/// A small generator of pseudo-random numbers; the seed is printed with every failure.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// What the target was asked: for each (action, number) the idempotency keys, one entry a request.
 type Asked = Arc<Mutex<BTreeMap<(String, u64), Vec<String>>>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_done_twice() {
-    let seed = std::env::var("SIGNALMAN_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_120);
-    println!("repeat with SIGNALMAN_TEST_SEED={seed}");
-    let mut random = Random(seed);
+    let (mut random, kills) = (Random(seed()), times(60, 500));
     let asked: Asked = Arc::default();
     let counting = Arc::clone(&asked);
     let target = Target::with(move |request| {
@@ -67,7 +52,7 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_done_t
     let next = Arc::new(AtomicU64::new(0));
     let acknowledged: Arc<Mutex<BTreeMap<u64, String>>> = Arc::default();
     let mut unsure: Vec<u64> = Vec::new();
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let server = Server::start(&site).await;
         // First what had no answer: it may have been taken or not.
         let repeats = std::mem::take(&mut unsure);
@@ -97,12 +82,12 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_is_done_t
         assert!(told, "nobody was told that {execution} was abandoned");
     }
     println!(
-        "{KILLS} kills: {} events acknowledged, {} executions, {} abandoned and told",
+        "{kills} kills: {} events acknowledged, {} executions, {} abandoned and told",
         acknowledged.len(),
         executions.len(),
         abandoned.len()
     );
-    assert!(acknowledged.len() > KILLS, "there was hardly any load: {}", acknowledged.len());
+    assert!(acknowledged.len() > kills, "there was hardly any load: {}", acknowledged.len());
 }
 
 /// Posts one event after the other until the server has gone; answers the numbers that got no answer.

@@ -19,6 +19,29 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up and says what it waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A small generator of pseudo-random numbers; the seed is printed, so that a failure can be had again.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// The seed of a test: always the same, unless `SIGNALMAN_TEST_SEED` says another. It is printed.
+pub fn seed() -> u64 {
+    let seed = std::env::var("SIGNALMAN_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_120);
+    println!("repeat with SIGNALMAN_TEST_SEED={seed}");
+    seed
+}
+
+/// How often something is done: the first number every day, the second with `SIGNALMAN_LONG=1`.
+pub fn times<T>(everyday: T, long: T) -> T {
+    if std::env::var("SIGNALMAN_LONG").is_ok_and(|text| text == "1") { long } else { everyday }
+}
+
 /// A site in a temporary folder.
 pub struct TestSite {
     folder: TempDir,

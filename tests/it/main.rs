@@ -5,16 +5,22 @@
 #![allow(clippy::pedantic, reason = "tests are written to be read as stories")]
 
 mod harness;
+mod stock;
 
 mod bad_input;
 mod cli;
 mod contracts;
 mod crash;
+mod damage;
 mod docs;
 mod faults;
 mod hostile;
 mod journey;
+mod model;
+mod power;
+mod retention;
 mod services;
+mod steps;
 mod store_cli;
 mod tidy;
 mod vectors;
