@@ -421,10 +421,12 @@ impl Layers {
     /// # Errors
     /// When the full database cannot be asked what it holds.
     pub fn rotate(&self) -> Result<Option<Base>, StoreError> {
-        let Some(next) = lock(&self.next).take() else { return Ok(None) };
+        let Some(next) = self.next() else { return Ok(None) };
         let full = Arc::clone(&self.view().recent[0]);
         let tally = self.database(&full)?.tally();
-        self.change(|view| view.recent.insert(0, next));
+        // It stays the next one until it is in the list: whoever writes the list down meanwhile finds it in one of the two.
+        self.change(|view| view.recent.insert(0, Arc::clone(&next)));
+        *lock(&self.next) = None;
         Ok(Some(Base { before: full.number, tally }))
     }
 
