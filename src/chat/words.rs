@@ -6,7 +6,9 @@ use crate::model::principal::Principal;
 /// The store cannot be used.
 #[must_use]
 pub fn store_failing(why: &str) -> String {
-    format!("🛑 New events are refused: {why}. Nothing that was accepted is lost, senders are told to try again, and Signalman goes on by itself when this is mended · `/readyz`")
+    format!(
+        "🛑 New events are refused: {why}. Nothing that was accepted is lost, senders are told to try again, and Signalman goes on by itself when this is mended · `/readyz`"
+    )
 }
 
 /// How an execution that a rule asked for ended.

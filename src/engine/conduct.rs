@@ -436,7 +436,9 @@ impl Conductor {
             match self.engine.store.commit(batch).await {
                 Ok(committed) => return Some(committed.sequence),
                 // A commit that failed may have been made all the same, as is seen when the store works again.
-                Err(CommitError::Conflict { .. }) if failed && self.is_stored(batch).await => return self.engine.store.sequence().await.ok(),
+                Err(CommitError::Conflict { .. }) if failed && self.is_stored(batch).await => {
+                    return self.engine.store.sequence().await.ok();
+                }
                 Err(CommitError::Conflict { what }) => {
                     // Only this task changes open executions; another process has the store.
                     tracing::error!("{what} was changed by another process; this one stops conducting");

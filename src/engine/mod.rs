@@ -85,7 +85,14 @@ impl Load {
     /// Nothing under way; not ready.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { open: AtomicUsize::new(0), limit, ready: AtomicBool::new(false), broken: OnceLock::new(), refusing: Mutex::default(), refuses: AtomicBool::new(false) }
+        Self {
+            open: AtomicUsize::new(0),
+            limit,
+            ready: AtomicBool::new(false),
+            broken: OnceLock::new(),
+            refusing: Mutex::default(),
+            refuses: AtomicBool::new(false),
+        }
     }
 
     /// Executions that have not ended.

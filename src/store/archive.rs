@@ -186,7 +186,9 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), StoreError> {
-        self.source.read_exact(bytes).map_err(|error| if error.kind() == io::ErrorKind::UnexpectedEof { cut_off() } else { unreadable(&error) })
+        self.source
+            .read_exact(bytes)
+            .map_err(|error| if error.kind() == io::ErrorKind::UnexpectedEof { cut_off() } else { unreadable(&error) })
     }
 
     fn damaged_here(&self) -> StoreError {

@@ -225,14 +225,8 @@ impl Layers {
     /// # Errors
     /// When it cannot be used, is damaged, or is of a newer format.
     pub fn open(space: Arc<dyn Space>, sizes: Sizes) -> Result<Self, StoreError> {
-        let layers = Self {
-            space,
-            sizes,
-            view: RwLock::default(),
-            next: Mutex::default(),
-            held: Mutex::default(),
-            moving: RwLock::default(),
-        };
+        let layers =
+            Self { space, sizes, view: RwLock::default(), next: Mutex::default(), held: Mutex::default(), moving: RwLock::default() };
         layers.reopen()?;
         Ok(layers)
     }
@@ -531,14 +525,7 @@ impl Layers {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn scan(
-        &self,
-        view: &View,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        descending: bool,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
+    pub fn scan(&self, view: &View, from: Bound<&[u8]>, to: Bound<&[u8]>, descending: bool, limit: usize) -> Result<Vec<Pair>, StoreError> {
         let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
         let (Bound::Included(any) | Bound::Excluded(any)) = from else { return Ok(Vec::new()) };
         let mut cursors: Vec<Cursor<'_>> = Vec::new();

@@ -48,7 +48,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn from_first_format(from: &Path, to: &Path) -> Result<u64, StoreError> {
-    let db = sled::open(from, 16 << 20)?.ok_or_else(|| StoreError::Unavailable(format!("`{}` is open in another program", from.display())))?;
+    let db =
+        sled::open(from, 16 << 20)?.ok_or_else(|| StoreError::Unavailable(format!("`{}` is open in another program", from.display())))?;
     let mut count = 0;
     let pairs = db.iter().map(|pair| {
         let (key, value) = pair.map_err(|error| StoreError::Corrupt(format!("the store of format 1: {error}")))?;

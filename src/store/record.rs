@@ -104,7 +104,9 @@ impl Kind {
 pub fn name(key: &[u8]) -> String {
     let Some(kind) = Kind::of(key) else { return format!("the record {}", crate::model::hash::hex(key)) };
     match (kind, id_bytes(key)) {
-        (Kind::Setting | Kind::Key, _) => format!("a record of {}, `{}`", kind.title(), String::from_utf8_lossy(&key[1..]).replace('\0', ".")),
+        (Kind::Setting | Kind::Key, _) => {
+            format!("a record of {}, `{}`", kind.title(), String::from_utf8_lossy(&key[1..]).replace('\0', "."))
+        }
         (_, Ok(id)) => format!("a record of {}, {}", kind.title(), crate::model::ids::EventId::from_bytes(id)),
         _ => format!("a record of {}", kind.title()),
     }

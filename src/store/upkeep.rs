@@ -28,17 +28,8 @@ const TOGETHER: usize = 256;
 const READ_TOGETHER: usize = 256;
 
 /// What is moved as soon as a database is full. Messages are only looked at: a newer version of one that waited replaces it.
-const SETTLED: &[Kind] = &[
-    Kind::Sighting,
-    Kind::Message,
-    Kind::Open,
-    Kind::Waiting,
-    Kind::Key,
-    Kind::Setting,
-    Kind::Definition,
-    Kind::Ruleset,
-    Kind::Sequence,
-];
+const SETTLED: &[Kind] =
+    &[Kind::Sighting, Kind::Message, Kind::Open, Kind::Waiting, Kind::Key, Kind::Setting, Kind::Definition, Kind::Ruleset, Kind::Sequence];
 
 /// What is moved, where it is kept longer, when a database expires.
 pub(super) const EXPIRED: &[Kind] = &[Kind::Events, Kind::Output, Kind::Request, Kind::State, Kind::Message];

@@ -121,7 +121,8 @@ impl Metrics {
         let store_healthy = IntGauge::new("store_healthy", "1 while the store takes commits").expect("names are valid");
         registry.register(Box::new(store_healthy.clone())).expect("names are unique");
         let store_failures = counter("store_failures_total", "How often the store stopped taking commits");
-        let store_bytes = IntGaugeVec::new(Opts::new("store_bytes", "Bytes of the store: live, disk, free"), &["of"]).expect("names are valid");
+        let store_bytes =
+            IntGaugeVec::new(Opts::new("store_bytes", "Bytes of the store: live, disk, free"), &["of"]).expect("names are valid");
         registry.register(Box::new(store_bytes.clone())).expect("names are unique");
         let buckets = vec![0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
         let options = HistogramOpts::new("commit_seconds", "Commit of events and decisions").buckets(buckets);

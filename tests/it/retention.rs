@@ -154,8 +154,7 @@ impl Story {
         let executions = self.store.executions(Page { before: None, limit: usize::MAX }).await.unwrap();
         let there: BTreeMap<ExecutionId, bool> =
             executions.iter().map(|execution| (execution.id, !execution.state.log.is_empty())).collect();
-        let (kept, outputs) =
-            (stock::AgeOrCount::of(self.keep.executions, at_latest), stock::AgeOrCount::of(self.keep.outputs, at_latest));
+        let (kept, outputs) = (stock::AgeOrCount::of(self.keep.executions, at_latest), stock::AgeOrCount::of(self.keep.outputs, at_latest));
         for (index, (id, at)) in self.executions.iter().rev().enumerate() {
             let (must, must_not) = ages(&kept, index, *at);
             assert!(!must || there.contains_key(id), "{}: execution {id} of {at} is missing", self.now);

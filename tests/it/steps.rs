@@ -279,12 +279,7 @@ fn keep() -> Keep {
 }
 
 /// What became of the batch whose commit was not acknowledged: compares with and without it.
-async fn settle(
-    store: &KeyedStore,
-    stock: &Stock,
-    model: &mut Model,
-    unsure: Option<&signalman::store::Batch>,
-) -> Result<(), String> {
+async fn settle(store: &KeyedStore, stock: &Stock, model: &mut Model, unsure: Option<&signalman::store::Batch>) -> Result<(), String> {
     let read = stock::read(store, stock.now, 50).await.map_err(|error| format!("read: {error}"))?;
     let Some(batch) = unsure else { return model.compare(&read, stock.now, &keep()) };
     let mut with = model.clone();

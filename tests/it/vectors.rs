@@ -130,7 +130,15 @@ async fn write_every_kind(store: &dyn Store) {
     };
     let batch = Batch {
         events: vec![Arc::new(StoredEvent { event: event.clone(), ruleset: 1, verdicts: vec![], more_near_misses: 0, set_aside: None })],
-        sightings: vec![Sighting { key: "d".into(), event: event.id, seen_at: at, repeats: 2, body: Some(7), memory: std::time::Duration::from_secs(60), first: false }],
+        sightings: vec![Sighting {
+            key: "d".into(),
+            event: event.id,
+            seen_at: at,
+            repeats: 2,
+            body: Some(7),
+            memory: std::time::Duration::from_secs(60),
+            first: false,
+        }],
         requested: vec![Arc::new(open), Arc::new(ended)],
         messages: vec![message],
         keys: vec![KeyChange { pack: "t".into(), name: "k".into(), value: Some(json!([1])) }],
@@ -234,7 +242,11 @@ async fn a_folder_of_format_1_is_carried_over() {
         let key = "webhook/generic:0:big-1";
         let at = events[0].event.received_at + chrono::Duration::hours(1);
         let seen = store.sightings(&[(key.into(), std::time::Duration::from_secs(86_400))], at).await.unwrap();
-        assert_eq!(seen[0].as_ref().map(|sighting| sighting.event), Some(events[0].event.id), "{start}: senders' keys are still remembered");
+        assert_eq!(
+            seen[0].as_ref().map(|sighting| sighting.event),
+            Some(events[0].event.id),
+            "{start}: senders' keys are still remembered"
+        );
     }
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["store"], "nothing of the old folder is left");
