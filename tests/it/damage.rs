@@ -99,7 +99,7 @@ fn damage(folder: &Path, random: &mut Random) -> String {
     match random.below(8) {
         0 => {
             fs::remove_file(path).unwrap();
-            return format!("{name} removed");
+            format!("{name} removed")
         }
         1 | 2 => {
             let length = place(random);

@@ -83,7 +83,7 @@ impl Story {
         self.refers.insert(self.ruleset, event.event.id);
         let execution = stock::execution(&self.ids, self.now);
         let number = self.random.below(2_000);
-        let memory = Duration::from_secs(if number % 2 == 0 { 86_400 } else { 31 * 86_400 });
+        let memory = Duration::from_secs(if number.is_multiple_of(2) { 86_400 } else { 31 * 86_400 });
         let key = format!("key {number}");
         batch.sightings.push(Sighting {
             key: key.clone(),
