@@ -205,7 +205,10 @@ async fn a_long_outbox_is_delivered_once_each() {
     let site = TestSite::empty().file("signalman.yaml", "listen: 127.0.0.1:0\nretention: {executions: 36500d}\n");
     let world = World::start(&site, Arc::clone(&store)).await.unwrap();
     eventually("the outbox to be empty", || async { store.waiting_messages(None, 1).await.unwrap().is_empty().then_some(()) }).await;
-    let sent = world.app.engine.metrics.messages.with_label_values(&["sent"]).get();
+    // They are counted just after the commit that empties the outbox.
+    let counted = || world.app.engine.metrics.messages.with_label_values(&["sent"]).get();
+    eventually("every delivery to be counted", || async { (counted() >= WAITING as u64).then_some(()) }).await;
+    let sent = counted();
     world.app.stop().await;
     assert_eq!(sent, WAITING as u64, "each is delivered once, however often the outbox is read");
 }
