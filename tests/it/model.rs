@@ -4,12 +4,14 @@ use std::io::{BufReader, Cursor};
 use std::path::Path;
 use std::sync::Arc;
 
+use signalman::model::ids::IdSource;
 use signalman::store::archive;
 use signalman::store::keyed::KeyedStore;
 use signalman::store::layers::Sizes;
 use signalman::store::memory::MemorySpace;
 use signalman::store::sled::SledSpace;
-use signalman::store::{CommitError, Keep, Maintenance, Store, StoreError};
+use signalman::store::{Batch, CommitError, Keep, Maintenance, Page, Store, StoreError};
+use signalman::tasks::Stop;
 
 use crate::harness::{Random, seed, times};
 use crate::stock::{self, Model, Stock, limit, seconds};
@@ -186,4 +188,74 @@ async fn a_store_in_memory_does_what_its_model_does() {
 #[tokio::test]
 async fn a_store_on_sled_does_what_its_model_does() {
     stories(times(1, 40), 100, true).await;
+}
+
+#[tokio::test]
+async fn a_large_backup_is_restored_whole_and_stays() {
+    const EVENTS: usize = 400;
+    let (ids, now) = (IdSource::seeded(seed()), stock::start());
+    let store = KeyedStore::new(MemorySpace::default()).unwrap();
+    for _ in 0..EVENTS / 20 {
+        let events = (0..20).map(|_| stock::event(&ids, now, 1, "x".repeat(200_000))).collect();
+        store.commit(&Batch { events, ..Batch::default() }).await.unwrap();
+        while store.tend(now, &Keep::default()).await.unwrap().more {}
+    }
+    let bytes = blocking(&store, |maintenance| {
+        let mut bytes = Vec::new();
+        maintenance.backup(&mut bytes, &mut |_, _| true).map(|_| bytes)
+    });
+    let bytes = bytes.await.unwrap();
+    let space = MemorySpace::default();
+    restore(&bytes, &Place::Memory(space.clone())).unwrap();
+    let restored = KeyedStore::new(space).unwrap();
+    let count = |events: Vec<_>| events.len();
+    assert_eq!(count(restored.events(all()).await.unwrap()), EVENTS);
+    while restored.tend(now, &Keep::default()).await.unwrap().more {}
+    assert_eq!(count(restored.events(all()).await.unwrap()), EVENTS, "the upkeep dropped what was restored, and is young");
+    println!("{EVENTS} events in a backup of {} MiB", bytes.len() >> 20);
+}
+
+fn all<I>() -> Page<I> {
+    Page { before: None, limit: usize::MAX }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn commits_while_the_upkeep_works_are_there_after_a_restart() {
+    let sizes = Sizes { recent: 1, lane: 500 };
+    let keep = Keep::default();
+    let (ids, now) = (IdSource::seeded(seed()), stock::start());
+    let (mut space, rounds, commits) = (MemorySpace::default(), times(24, 400), 150);
+    let mut expected = Vec::new();
+    for round in 0..rounds {
+        if round % 6 == 0 {
+            (space, expected) = Default::default();
+        }
+        let opened = KeyedStore::with_sizes(space.clone(), sizes).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let store = Arc::new(opened);
+        let ended = Stop::new();
+        let upkeep = tokio::spawn({
+            let (store, ended) = (Arc::clone(&store), ended.clone());
+            async move {
+                while !ended.is_stopped() {
+                    store.tend(now, &keep).await.unwrap();
+                }
+            }
+        });
+        for _ in 0..commits {
+            let event = stock::event(&ids, now, 1, "a".into());
+            expected.push(event.event.id);
+            store.commit(&Batch { events: vec![event], ..Batch::default() }).await.unwrap();
+        }
+        ended.stop();
+        upkeep.await.unwrap();
+        // As a kill: the list of databases on disk is what counts.
+        drop(store);
+        let store = KeyedStore::with_sizes(space.clone(), sizes).unwrap_or_else(|error| panic!("after round {round}: {error}"));
+        while store.tend(now, &keep).await.unwrap().more {}
+        let mut found: Vec<_> = store.events(all()).await.unwrap().iter().map(|event| event.event.id).collect();
+        found.reverse();
+        assert!(found == expected, "round {round}: {} of {} events are there", found.len(), expected.len());
+        blocking(&store, |maintenance| maintenance.compact(&mut |_, _| true)).await.unwrap();
+    }
+    println!("{rounds} restarts, {} commits beside the upkeep", rounds * commits);
 }

@@ -66,7 +66,7 @@ async fn writer_under_power_cuts() {
         lines.push(format!("execution {} {}", execution.id, execution.state.version));
         requested = Some(execution);
         // Some rounds delete more than others.
-        let deletes = seed % 3 == 0;
+        let deletes = seed.is_multiple_of(3);
         for n in 0..random.below(4) {
             let name = format!("k{seed}-{number}-{n}");
             batch.keys.push(KeyChange { pack: "p".into(), name: name.clone(), value: Some(json!(number)) });

@@ -83,7 +83,7 @@ impl Story {
         self.refers.insert(self.ruleset, event.event.id);
         let execution = stock::execution(&self.ids, self.now);
         let number = self.random.below(2_000);
-        let memory = Duration::from_secs(if number % 2 == 0 { 86_400 } else { 31 * 86_400 });
+        let memory = Duration::from_secs(if number.is_multiple_of(2) { 86_400 } else { 31 * 86_400 });
         let key = format!("key {number}");
         batch.sightings.push(Sighting {
             key: key.clone(),
@@ -200,10 +200,10 @@ fn by_count() -> Keep {
     Keep { events: limit(day, Some(200)), executions: limit(day, Some(600)), outputs: limit(day, Some(300)) }
 }
 
-/// A day and a bit, with a look each half hour.
+/// A day and a bit, with a look each hour.
 async fn a_day(mut story: Story, every: i64, what: &str) {
-    for _ in 0..52 {
-        story.pass(HOUR / 2, every).await;
+    for _ in 0..26 {
+        story.pass(HOUR, every).await;
         story.look(true).await;
     }
     story.report(what);
@@ -227,7 +227,7 @@ async fn a_day_by_number() {
 async fn a_day_by_age_on_sled() {
     let folder = tempfile::tempdir().unwrap();
     let store = KeyedStore::with_sizes(SledSpace::open(folder.path()).unwrap(), SIZES).unwrap();
-    a_day(Story::new(store, seed(), by_age()), times(600, 20), "a day by age, on sled").await;
+    a_day(Story::new(store, seed(), by_age()), times(1_200, 20), "a day by age, on sled").await;
 }
 
 #[tokio::test]
