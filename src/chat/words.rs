@@ -11,6 +11,12 @@ pub fn store_failing(why: &str) -> String {
     )
 }
 
+/// Some of what is stored is damaged, and the rest goes on.
+#[must_use]
+pub fn store_damaged(what: &str) -> String {
+    format!("⚠️ {what}. What it holds cannot be read or removed; everything else goes on · `signalman store check`")
+}
+
 /// How an execution that a rule asked for ended.
 #[must_use]
 pub fn outcome(execution: &Execution) -> String {

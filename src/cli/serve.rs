@@ -46,7 +46,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     }
     let failed = |what: &str, error: std::io::Error| Failure::failed(format!("{what}: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failed("no threads", error))?;
-    let (store, _lock) = app::open_store(&site.config).map_err(|error| Failure::failed(error.to_string()))?;
+    let (store, _lock) = app::open_store(&site.config).map_err(super::access::told)?;
     let counts = (site.packs.len(), site.actions.len(), site.rules.len());
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("no signals", error))?;

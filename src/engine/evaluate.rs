@@ -129,7 +129,7 @@ async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, prepared: &mut Pre
     let known = if engine.load.has_room() {
         sightings(engine, &deliveries).await.map_err(|error| AcceptError::Unavailable(error.to_string()))
     } else {
-        Err(AcceptError::Overloaded(engine.load.full()))
+        Err(engine.load.full())
     };
     match known {
         Err(error) => {

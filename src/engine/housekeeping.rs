@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::conduct::Command;
 use super::{Engine, notices};
+use crate::chat::words;
 use crate::clock;
 use crate::store::{Batch, Keep, StoreError};
 use crate::tasks::{self, Stop};
@@ -50,7 +51,10 @@ async fn tend(engine: &Engine, keep: &Keep, stop: &Stop, watch: &mut Watch) {
             Err(error) => {
                 let text = error.to_string();
                 if watch.upkeep.as_ref() != Some(&text) {
-                    tracing::error!("the upkeep of the store failed, trying again: {text}");
+                    tracing::error!("the upkeep of the store failed: {text}");
+                    if matches!(error, StoreError::Corrupt(_)) {
+                        tell(engine, words::store_damaged(&text)).await;
+                    }
                     watch.upkeep = Some(text);
                 }
                 return;
@@ -110,13 +114,19 @@ impl Watch {
             return;
         }
         self.told_at = Some(now);
-        let Some(message) = notices::store_failing(&engine.catalog.get(), engine.ids.message(now), &text, now) else { return };
-        let batch = Batch { messages: vec![message.clone()], ..Batch::default() };
-        if let Err(error) = engine.store.commit(&batch).await {
-            tracing::debug!("the message to ops is sent without being stored: {error}");
-        }
-        engine.outbox.wake(vec![message]);
+        tell(engine, words::store_failing(&text)).await;
     }
+}
+
+/// Tells `ops`, if need be without storing the message first.
+async fn tell(engine: &Engine, text: String) {
+    let now = engine.clock.now();
+    let Some(message) = notices::to_ops(&engine.catalog.get(), engine.ids.message(now), text, now) else { return };
+    let batch = Batch { messages: vec![message.clone()], ..Batch::default() };
+    if let Err(error) = engine.store.commit(&batch).await {
+        tracing::debug!("the message to ops is sent without being stored: {error}");
+    }
+    engine.outbox.wake(vec![message]);
 }
 
 /// What was committed without anybody being told is taken in.

@@ -75,7 +75,7 @@ pub async fn webhook(
     };
     check_body(auth, headers, body).map_err(Refused::Unauthorized)?;
     if !engine.load.has_room() {
-        return Err(Refused::Accept(AcceptError::Overloaded(engine.load.full())));
+        return Err(Refused::Accept(engine.load.full()));
     }
     let kind = webhooks::decoder(decoder).ok_or_else(|| Refused::Unknown(format!("there is no decoder `{decoder}`")))?;
     let hook = Hook { name, trigger, repeats: *repeats, memory: *memory };
@@ -106,7 +106,7 @@ pub async fn emit(engine: &Engine, journal: &dyn Journal, event: NewEvent) -> Re
         return Err(Refused::Unknown(catalog.no_trigger(&event.trigger)));
     }
     if !engine.load.has_room() {
-        return Err(Refused::Accept(AcceptError::Overloaded(engine.load.full())));
+        return Err(Refused::Accept(engine.load.full()));
     }
     let accepted = journal.accept(vec![event]).await.map_err(Refused::Accept)?;
     accepted.into_iter().next().ok_or_else(|| Refused::Accept(AcceptError::Unavailable("the journal gave no answer".into())))

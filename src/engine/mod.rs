@@ -27,6 +27,7 @@ use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
 use crate::engine::stream::Stream;
+use crate::journal::AcceptError;
 use crate::model::action::bind;
 use crate::model::event::{Cause, MAX_DEPTH};
 use crate::model::execution::{Execution, Request};
@@ -107,14 +108,15 @@ impl Load {
         self.open() < self.limit && self.broken.get().is_none() && !self.refuses.load(Ordering::Acquire)
     }
 
-    /// Why there is no room, in words.
+    /// Why there is no room.
     #[must_use]
-    pub fn full(&self) -> String {
+    pub fn full(&self) -> AcceptError {
         if let Some(broken) = self.broken.get() {
-            return broken.clone();
+            return AcceptError::Unavailable(broken.clone());
         }
         let refusing = self.refusing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        refusing.unwrap_or_else(|| format!("{} executions have not ended; try again later", self.open()))
+        let busy = || AcceptError::Overloaded(format!("{} executions have not ended; try again later", self.open()));
+        refusing.map_or_else(busy, AcceptError::Unavailable)
     }
 
     /// Notes why nothing new is taken for now, or that it is again.
@@ -230,7 +232,10 @@ impl Engine {
         }
         let parameters = bind(&found.parameters, parameters).map_err(RequestError::Invalid)?;
         if !self.load.has_room() {
-            return Err(RequestError::Overloaded(self.load.full()));
+            return Err(match self.load.full() {
+                AcceptError::Unavailable(why) => RequestError::Store(StoreError::Unavailable(why)),
+                busy => RequestError::Overloaded(busy.to_string()),
+            });
         }
         let now = self.clock.now();
         let request = Request {

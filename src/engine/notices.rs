@@ -13,18 +13,18 @@ use crate::model::rule::Outcome;
 /// Where failures go unless a rule says otherwise.
 pub const OPS: &str = "ops";
 
-/// The message that tells that the store cannot be used.
+/// A message to those who run Signalman.
 #[must_use]
-pub fn store_failing(catalog: &Catalog, id: MessageId, why: &str, now: DateTime<Utc>) -> Option<Message> {
+pub fn to_ops(catalog: &Catalog, id: MessageId, text: String, now: DateTime<Utc>) -> Option<Message> {
     let Some(destination) = catalog.channels.get(OPS) else {
-        tracing::error!("nobody can be told that the store fails: the site has no channel `{OPS}`");
+        tracing::error!("nobody can be told: the site has no channel `{OPS}`");
         return None;
     };
     Some(Message {
         id,
         channel: OPS.to_string(),
         destination: destination.clone(),
-        text: bounded(words::store_failing(why)),
+        text: bounded(text),
         created_at: now,
         execution: None,
         delivery: Delivery::Waiting,

@@ -53,20 +53,29 @@ pub struct Summary {
 /// # Errors
 /// When it cannot be read, or the backup cannot be written.
 pub fn write(layers: &Layers, view: &View, out: &mut dyn Write, progress: &mut Progress<'_>) -> Result<Summary, StoreError> {
-    let unwritten = |error: io::Error| StoreError::Unavailable(format!("the backup cannot be written: {error}"));
     let sequence = layers.get(view, &super::record::key(Kind::Sequence, b""))?;
     let sequence = sequence.map_or(Ok(0), |bytes| super::record::decode(Kind::Sequence, &bytes))?;
     let about_bytes = view.all().flat_map(|(_, segment)| segment.stats().into_values()).map(|kind| kind.bytes).sum();
     let head = Head { written_by: env!("CARGO_PKG_VERSION").into(), sequence, about_bytes };
-    let mut out = io::BufWriter::with_capacity(256 << 10, out);
-    writeln!(out, "{MAGIC}{FORMAT}\n{}", json(&head)).map_err(unwritten)?;
+    let mut buffered = io::BufWriter::with_capacity(256 << 10, out);
+    let done = write_all(layers, view, &head, &mut buffered, progress);
+    if done.is_err() {
+        let _ = buffered.into_parts(); // what is in it is not worth writing any more
+    }
+    done
+}
+
+fn write_all(layers: &Layers, view: &View, head: &Head, out: &mut impl Write, progress: &mut Progress<'_>) -> Result<Summary, StoreError> {
+    let unwritten = |error: io::Error| StoreError::Unavailable(format!("the backup cannot be written: {error}"));
+    let about_bytes = head.about_bytes;
+    writeln!(out, "{MAGIC}{FORMAT}\n{}", json(head)).map_err(unwritten)?;
     let mut summary = Summary::default();
     for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Base) {
         let (mut low, high) = (Bound::Included(vec![*kind as u8]), [*kind as u8 + 1]);
         loop {
             let pairs = layers.scan(view, low.as_ref().map(Vec::as_slice), Bound::Excluded(&high), false, READ_TOGETHER)?;
             for (key, value) in &pairs {
-                write_record(&mut out, key, value).map_err(unwritten)?;
+                write_record(out, key, value).map_err(unwritten)?;
                 summary.records += 1;
                 summary.bytes += (key.len() + value.len()) as u64;
             }

@@ -21,8 +21,8 @@ use super::space::{Operation, Pair, Space};
 use super::upkeep::{self, Upkeep};
 use super::writer::{Commit, Condition, Expectation, Health, Job, Writer};
 use super::{
-    Batch, CommitError, Committed, Damage, DatabaseStat, Keep, KindStat, Maintenance, Page, Progress, Ruleset, Sighting, Stat, Store,
-    StoreError, Tended, encode, manifest,
+    Batch, CommitError, Committed, Damage, DatabaseStat, Keep, KindStat, Limit, Maintenance, Page, Progress, Ruleset, Sighting, Stat,
+    Store, StoreError, Tended, encode, manifest,
 };
 use crate::model::event::StoredEvent;
 use crate::model::execution::{Execution, LogLine, Request, State};
@@ -225,7 +225,7 @@ impl Inner {
         let mut before = page.before;
         while listed.len() < page.limit {
             // A record may begin before the page and end in it, so the bound is compared again for each event.
-            let pairs = self.newest(Kind::Events, before.map(EventId::to_bytes), 16)?;
+            let pairs = self.newest(Kind::Events, before.map(EventId::to_bytes), page.limit.min(16))?;
             let Some((last, _)) = pairs.last() else { break };
             before = Some(EventId::from_bytes(record::id_bytes(last)?));
             for (_, bytes) in pairs {
@@ -400,7 +400,7 @@ impl Maintenance for Inner {
             let mut damage = Vec::new();
             for (done, (lane, segment)) in (0..).zip(view.all()) {
                 go_on(progress, done, count)?;
-                let mut found = |what| damage.push(Damage { database: segment.name(), lane: lane.name().into(), what });
+                let mut found = |what: String| damage.push(Damage::of(&segment.name(), lane, &what));
                 match self.layers.database(segment).and_then(|database| database.check(&mut found)) {
                     Ok(()) => {}
                     Err(StoreError::Corrupt(what) | StoreError::Unavailable(what)) => found(what),
@@ -415,6 +415,11 @@ impl Maintenance for Inner {
         if let Some(failure) = self.health.failure() {
             return Err(failure);
         }
+        // What is full is settled first, and nothing is removed: that needs the time.
+        let forever = Limit { age: Duration::MAX, count: None };
+        let keep = Keep { events: forever, executions: forever, outputs: forever };
+        self.settled(|_| Ok(()))?;
+        while self.upkeep.step(&self.layers, DateTime::UNIX_EPOCH, &keep, STEP)?.more {}
         self.upkeep.compact(&self.layers, progress)
     }
 

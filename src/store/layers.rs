@@ -102,8 +102,12 @@ impl Layers {
     /// # Errors
     /// As [`Layers::open`].
     pub fn reopen(&self) -> Result<(), StoreError> {
+        // What is open is let go first: an engine may not open a database twice.
         lock(&self.held).clear();
-        *lock(&self.next) = None;
+        let next = lock(&self.next).take();
+        for segment in self.view().all().map(|(_, segment)| segment).chain(next.iter()) {
+            *lock(&segment.database) = None;
+        }
         let (view, next) = match self.space.read_file(manifest::FILE)? {
             Some(bytes) => self.read(&Manifest::read(&bytes)?)?,
             None => self.begin()?,
@@ -447,7 +451,7 @@ pub fn examine(space: &dyn Space, progress: &mut Progress<'_>) -> Result<Vec<Dam
     for (done, entry) in (0..).zip(&manifest.databases) {
         go_on(progress, done, count)?;
         let name = name(entry.name);
-        let mut found = |what: String| damage.push(Damage { database: name.clone(), lane: entry.lane.name().into(), what });
+        let mut found = |what: String| damage.push(Damage::of(&name, entry.lane, &what));
         if !there.contains(&name) {
             found("it is missing".into());
             continue;

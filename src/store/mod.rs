@@ -324,6 +324,15 @@ pub struct Damage {
     pub what: String,
 }
 
+impl Damage {
+    /// Damage of a database; its name need not stand in the text as well.
+    #[must_use]
+    pub fn of(database: &str, lane: lanes::Lane, what: &str) -> Self {
+        let what = what.strip_prefix(&format!("database {database}: ")).unwrap_or(what);
+        Self { database: database.into(), lane: lane.name().into(), what: what.into() }
+    }
+}
+
 /// How much there is of what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stat {

@@ -7,8 +7,8 @@
 //! - It panics on some kinds of damage. Every call is guarded, and a panic is an error.
 //! - A crash while it is opened may leave a half-written snapshot that it takes for damage. That is removed first: it is no more than a
 //!   shortcut for opening.
-//! - A database that failed can neither be closed nor opened a second time in one process. It is left as it is, and a copy of its files
-//!   takes its place.
+//! - A database that failed may never be closed, and cannot be opened a second time in one process. It is closed in the background; if
+//!   that takes too long, a copy of its files takes its place.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,6 +16,8 @@ use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::StoreError;
 use super::folder::{Folder, sync_folder};
@@ -23,9 +25,34 @@ use super::space::{Database, Operation, Pair, Space};
 use crate::tasks;
 use crate::telemetry;
 
+/// How long to wait for databases that failed to be closed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A folder of sled databases.
 pub struct SledSpace {
     folder: Folder,
+    closing: Arc<Closing>,
+}
+
+/// How many databases that failed are being closed.
+#[derive(Default)]
+struct Closing {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Closing {
+    fn change(&self, change: impl FnOnce(&mut usize)) {
+        change(&mut self.count.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits until all are closed, but not for long: one may never be.
+    fn wait(&self) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(count, PATIENCE, |count| *count > 0);
+        drop(waited); // whoever opens a database sees whether it is still locked
+    }
 }
 
 impl SledSpace {
@@ -34,7 +61,7 @@ impl SledSpace {
     /// # Errors
     /// When it cannot be read or written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { folder: Folder::open(path)? })
+        Ok(Self { folder: Folder::open(path)?, closing: Arc::default() })
     }
 }
 
@@ -64,11 +91,19 @@ impl Space for SledSpace {
         let unreadable = |error: io::Error| StoreError::Unavailable(format!("cannot read the folder of `{}`: {error}", path.display()));
         let large = File::open(path.join("blobs")).map_err(unreadable)?;
         let large_made = changed_at(&large).map_err(unreadable)?;
-        Ok(Box::new(SledDatabase { db: Some(db), file, large, large_made, failed: AtomicBool::new(false) }))
+        let closing = Arc::clone(&self.closing);
+        Ok(Box::new(SledDatabase { db: Some(db), closing, file, large, large_made, failed: AtomicBool::new(false) }))
     }
 
     fn names(&self) -> Result<Vec<String>, StoreError> {
-        self.folder.names()
+        let mut names = self.folder.names()?;
+        let halves: Vec<String> = names.iter().filter_map(|name| name.strip_suffix(".old").map(ToString::to_string)).collect();
+        for name in halves {
+            finish_copy(&self.folder.database(&name))
+                .map_err(|error| StoreError::Unavailable(format!("cannot finish the copy of database {name}: {error}")))?;
+            names = self.folder.names()?;
+        }
+        Ok(names)
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
@@ -149,6 +184,16 @@ fn take_copy(path: &Path) -> io::Result<()> {
     fs::remove_dir_all(&old)
 }
 
+/// A crash between the two renames of [`take_copy`] leaves the copy beside the place that it was made for.
+fn finish_copy(path: &Path) -> io::Result<()> {
+    let (new, old) = (path.with_extension("new"), path.with_extension("old"));
+    if !path.exists() && new.exists() && old.exists() {
+        fs::rename(&new, path)?;
+        fs::remove_dir_all(&old)?;
+    }
+    Ok(())
+}
+
 fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
@@ -173,6 +218,7 @@ fn changed_at(folder: &File) -> io::Result<(i64, i64)> {
 struct SledDatabase {
     /// Always there until it is dropped.
     db: Option<::sled::Db>,
+    closing: Arc<Closing>,
     file: File,
     /// Where sled keeps pages that are too large for its log; and when that folder was made.
     large: File,
@@ -212,8 +258,14 @@ impl Drop for SledDatabase {
         if !self.failed.load(Ordering::Acquire) {
             return close();
         }
-        // Closing one that failed may wait for ever. What was acknowledged is on disk, so nobody waits for it.
-        if let Err(error) = tasks::spawn_thread("sled-closing", 1 << 20, close) {
+        // Closing one that failed may wait for ever. What was acknowledged is on disk, so nobody waits for it for long.
+        self.closing.change(|count| *count += 1);
+        let closing = Arc::clone(&self.closing);
+        let work = move || {
+            close();
+            closing.change(|count| *count -= 1);
+        };
+        if let Err(error) = tasks::spawn_thread("sled-closing", 1 << 20, work) {
             tracing::warn!("a database that failed stays open: {error}");
         }
     }

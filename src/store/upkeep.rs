@@ -8,7 +8,7 @@
 //! Every step can be cut short anywhere. What is moved is written to its lane and synced, then taken from where it is replaced, then the
 //! manifest says so; until it does, the step is done again from its beginning and comes to the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
@@ -48,6 +48,8 @@ pub struct Upkeep {
 #[derive(Default)]
 struct State {
     moving: Option<Moving>,
+    /// Databases that are damaged; they stay where they are, and others are not kept by them.
+    damaged: BTreeSet<u64>,
 }
 
 impl Upkeep {
@@ -89,7 +91,7 @@ impl Upkeep {
         while left > 0 {
             left = left.saturating_sub(1);
             if state.moving.is_none() {
-                state.moving = begin(layers, now, keep);
+                state.moving = begin(layers, &state.damaged, now, keep);
             }
             let Some(moving) = &mut state.moving else {
                 let dropped = drop_oldest(layers, now, keep)?;
@@ -108,7 +110,11 @@ impl Upkeep {
                     }
                 }
                 Err(error) => {
-                    state.moving = None; // it is begun again
+                    // It is begun again, unless it is damaged and nothing waits for it.
+                    let stopped = state.moving.take().filter(|moving| !matches!(moving.stage, Stage::Settles));
+                    if let (StoreError::Corrupt(_), Some(stopped)) = (&error, stopped) {
+                        state.damaged.insert(stopped.source.number);
+                    }
                     return Err(error);
                 }
             }
@@ -148,7 +154,7 @@ pub(super) fn open_ahead(layers: &Layers) -> Result<(), StoreError> {
 }
 
 /// The database whose turn it is to be settled, or to expire; the oldest first.
-fn begin(layers: &Layers, now: DateTime<Utc>, keep: &Keep) -> Option<Moving> {
+fn begin(layers: &Layers, damaged: &BTreeSet<u64>, now: DateTime<Utc>, keep: &Keep) -> Option<Moving> {
     let view = layers.view();
     let of = |source: &Arc<Segment>, stage| Moving {
         source: Arc::clone(source),
@@ -168,8 +174,8 @@ fn begin(layers: &Layers, now: DateTime<Utc>, keep: &Keep) -> Option<Moving> {
     };
     // Nearly always it is the oldest that is due; not where the clock was ahead for a while. The oldest goes first even so: a newer one
     // holds later versions of what it has.
-    let aged = view.lane(Lane::Aged);
-    let oldest = aged.last().filter(|_| aged.iter().any(|segment| !too_old(segment).is_empty()))?;
+    let aged: Vec<&Arc<Segment>> = view.lane(Lane::Aged).iter().filter(|segment| !damaged.contains(&segment.number)).collect();
+    let oldest = *aged.last().filter(|_| aged.iter().any(|segment| !too_old(segment).is_empty()))?;
     Some(of(oldest, Stage::Expires { too_old: too_old(oldest) }))
 }
 
