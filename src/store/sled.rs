@@ -79,6 +79,10 @@ impl Space for SledSpace {
         };
         let mut opened = open(&path, cache_bytes).map_err(named)?;
         if opened.is_none() {
+            self.closing.wait();
+            opened = open(&path, cache_bytes).map_err(named)?;
+        }
+        if opened.is_none() {
             take_copy(&path).map_err(|error| StoreError::Unavailable(format!("cannot copy `{}`: {error}", path.display())))?;
             opened = open(&path, cache_bytes).map_err(named)?;
         }
