@@ -120,6 +120,30 @@ pub fn spawn_thread(name: &str, stack_bytes: usize, work: impl FnOnce() + Send +
     std::thread::Builder::new().name(name.to_string()).stack_size(stack_bytes).spawn(work)
 }
 
+/// How far work in the background stands back behind everything else; as `nice` counts.
+const BACKGROUND_NICE: i32 = 15;
+
+/// Lets the calling thread stand back behind all others, for good.
+pub fn stand_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+        tracing::debug!("the priority of this thread stays as it is: {error}");
+    }
+}
+
+/// Runs long work on a thread of its own that stands back behind all others.
+///
+/// # Errors
+/// When it panicked, or the operating system gives no thread.
+pub async fn in_background<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    let work = move || {
+        stand_back();
+        let _ = done.send(work()); // nobody waits for it any more
+    };
+    spawn_thread(name, 2 << 20, work).map_err(|error| format!("no thread: {error}"))?;
+    result.await.map_err(|_| "it panicked; see the log".into())
+}
+
 /// Runs work that blocks on a thread kept for such.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::ApiState;
 use super::problem::Problem;
+use crate::clock;
 use crate::store::{Maintenance, Stat, StoreError};
 use crate::tasks::{self, Stop};
 
@@ -27,6 +28,9 @@ const WAITING: usize = 8;
 
 /// For how long a client may take nothing: databases are not tidied up meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The pause after each part of a backup, so that commits find processor and disk free: it takes about 70 MiB a second.
+const PAUSE_PER_KIBIBYTE: Duration = Duration::from_micros(8);
 
 /// Progress is told when another such part is done.
 const PARTS: u64 = 200;
@@ -124,7 +128,7 @@ async fn start(
 }
 
 async fn run(maintenance: Arc<dyn Maintenance>, work: impl FnOnce(&dyn Maintenance) + Send + 'static) {
-    if let Err(error) = tasks::blocking(move || work(&*maintenance)).await {
+    if let Err(error) = tasks::in_background("store-maintenance", move || work(&*maintenance)).await {
         tracing::error!("what was asked of the store was cut off: {error}");
     }
 }
@@ -159,6 +163,8 @@ impl Write for Client {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() {
             self.send(Ok(Bytes::copy_from_slice(bytes)))?;
+            let kibibytes = u32::try_from(bytes.len() >> 10).unwrap_or(u32::MAX);
+            self.runtime.block_on(clock::pause(PAUSE_PER_KIBIBYTE * kibibytes));
         }
         Ok(bytes.len())
     }

@@ -23,7 +23,7 @@ use crate::store::space::Pair;
 use crate::tasks;
 
 /// Bytes after which the file is synced, so that little waits to be written when somebody else syncs.
-const SYNC_BYTES: u64 = 8 << 20;
+const SYNC_BYTES: u64 = 1 << 20;
 
 /// Pieces that wait between the reader and the writer.
 const WAITING: usize = 8;
@@ -46,6 +46,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
+    tasks::stand_back(); // a server on this machine goes first
     let standard = arguments.file.as_os_str() == STANDARD;
     if !standard {
         refuse_to_overwrite(arguments)?;

@@ -206,6 +206,10 @@ fn write_bursts(path: &Path, stop: &AtomicBool, bursts: &Mutex<Vec<Duration>>) {
             return;
         }
         bursts.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed());
+        // A burst every five seconds at most.
+        while began.elapsed() < Duration::from_secs(5) && !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
     }
 }
 
