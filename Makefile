@@ -1,11 +1,16 @@
 # The usual jobs. `make test` is what continuous integration runs.
 
-.PHONY: test lint docs bench
+.PHONY: test test-long lint docs bench
 
-# Everything: installs what the tests need and is missing (Debian), then runs all tests.
+# Everything: installs what the tests need and is missing (Debian), then runs all tests. Under continuous integration (`CI` is set) tests
+# with a long run take it.
 test:
 	scripts/test-setup.sh
-	cargo test --locked
+	$(if $(CI),SIGNALMAN_LONG=1) cargo test --locked
+
+# The same with the long runs: 500 kills, 60 power cuts, 400 damages, and so on; a quarter of an hour.
+test-long:
+	$(MAKE) test CI=1
 
 # Form, warnings, and the sample site.
 lint:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and is missing, from Debian's packages:
-# a C compiler and libc headers (for `ring`), Prometheus and Alertmanager (the tests start both on free ports).
+# a C compiler and libc headers (for `ring`), Prometheus and Alertmanager (the tests start both on free ports), and what makes, mounts and
+# cuts a file system on a loop device (mkfs.ext4, mount, python3).
 # Nothing is installed when nothing is missing, and no service is started.
 set -eu
 
@@ -10,6 +11,9 @@ if ! command -v cc >/dev/null 2>&1 || [ ! -e /usr/include/stdio.h ]; then
 fi
 [ -x /usr/bin/prometheus ] || missing="$missing prometheus"
 [ -x /usr/bin/prometheus-alertmanager ] || missing="$missing prometheus-alertmanager"
+command -v mkfs.ext4 >/dev/null 2>&1 || [ -x /sbin/mkfs.ext4 ] || missing="$missing e2fsprogs"
+command -v mount >/dev/null 2>&1 || missing="$missing mount"
+command -v python3 >/dev/null 2>&1 || missing="$missing python3-minimal"
 
 if [ -z "$missing" ]; then
     exit 0

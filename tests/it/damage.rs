@@ -208,10 +208,10 @@ async fn damages(number: u64, killed: bool) {
 
 #[tokio::test]
 async fn damage_of_a_closed_store_is_told() {
-    damages(times(20, 500), false).await;
+    damages(times(20, 200), false).await;
 }
 
 #[tokio::test]
 async fn damage_of_a_killed_store_is_told() {
-    damages(times(20, 500), true).await;
+    damages(times(20, 200), true).await;
 }

@@ -1,7 +1,7 @@
 //! Power cuts: a file system on a loop device is shut down at random moments without writing its journal, while a store writes to it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,15 +18,13 @@ use signalman::store::sled::SledSpace;
 use signalman::store::{Batch, CommitError, Keep, KeyChange, Store};
 
 use crate::harness::{PATIENCE, Random, seed, times};
+use crate::image::Image;
 use crate::stock;
 
 /// Where the writing process finds the mounted file system; only the parent sets it.
 const WRITES_TO: &str = "SIGNALMAN_TEST_POWER_FOLDER";
 
 const SIZES: Sizes = Sizes { recent: 60_000, lane: 40_000 };
-
-/// What shuts an ext4 down at once, without its journal: `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`.
-const SHUTDOWN: &str = "import fcntl, os, struct, sys\nfcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
 fn keep() -> Keep {
     // By number, so that databases expire all the time; 400 of each is more than one round writes between two looks.
@@ -108,51 +106,6 @@ async fn writer_under_power_cuts() {
 
 fn crc(text: &str) -> u32 {
     crc32fast::hash(text.as_bytes())
-}
-
-/// Runs a command; what it says if it fails.
-fn run(command: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(command).args(arguments).output().map_err(|error| format!("{command}: {error}"))?;
-    output.status.success().then_some(()).ok_or_else(|| format!("{command}: {}", String::from_utf8_lossy(&output.stderr)))
-}
-
-/// A mounted image; it is unmounted when it is dropped.
-struct Image {
-    folder: tempfile::TempDir,
-}
-
-impl Image {
-    fn new() -> Result<Self, String> {
-        let image = Self { folder: tempfile::tempdir().unwrap() };
-        let file = image.path("image");
-        File::create(&file).and_then(|file| file.set_len(400 << 20)).map_err(|error| error.to_string())?;
-        fs::create_dir(image.path("mounted")).map_err(|error| error.to_string())?;
-        run("mkfs.ext4", &["-q", "-F", &file])?;
-        image.mount()?;
-        Ok(image)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn mount(&self) -> Result<(), String> {
-        run("mount", &["-o", "loop", &self.path("image"), &self.path("mounted")])
-    }
-
-    fn unmount(&self) -> Result<(), String> {
-        run("umount", &[&self.path("mounted")])
-    }
-
-    fn cut(&self) -> Result<(), String> {
-        run("python3", &["-c", SHUTDOWN, &self.path("mounted")])
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = self.unmount();
-    }
 }
 
 /// What was acknowledged, over all rounds.
@@ -239,7 +192,7 @@ impl Acknowledged {
 #[tokio::test]
 async fn power_cuts_lose_nothing_acknowledged() {
     let seed = seed();
-    let image = match Image::new().and_then(|image| run("python3", &["--version"]).map(|()| image)) {
+    let image = match Image::new(400).and_then(|image| image.can_be_cut().map(|()| image)) {
         Ok(image) => image,
         Err(why) => {
             println!("SKIPPED: no file system can be made and cut here: {why}");
