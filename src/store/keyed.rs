@@ -302,8 +302,7 @@ impl Inner {
     /// What removes the rules that nothing refers to any more: no set in force when the oldest record that is left was made.
     #[allow(clippy::type_complexity, reason = "a commit's two parts")]
     fn unused_rules(&self) -> Result<Option<(Vec<Operation>, Vec<Expectation>)>, StoreError> {
-        let view = self.layers.view();
-        let Some(oldest) = view.all().filter_map(|(_, segment)| lanes::oldest(&segment.stats())).min() else { return Ok(None) };
+        let Some(oldest) = self.oldest_that_refers()? else { return Ok(None) };
         let sets = self.of_kind(Kind::Ruleset, false, usize::MAX)?;
         let sets: Vec<Ruleset> = sets.iter().map(|(_, bytes)| record::decode(Kind::Ruleset, bytes)).collect::<Result<_, _>>()?;
         let unused = sets.windows(2).take_while(|pair| pair[1].since < oldest).count();
@@ -320,6 +319,21 @@ impl Inner {
         // A newer set may name one of them again.
         let next = record::key(Kind::Ruleset, &(last.number + 1).to_be_bytes());
         Ok(Some((operations, vec![Expectation { condition: Condition::Absent(next), what: "the set of rules".into() }])))
+    }
+
+    /// When the oldest event or execution that is left was made; rules in force since then may be asked for.
+    fn oldest_that_refers(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let view = self.layers.view();
+        let ageing = view.all().filter(|(lane, _)| *lane != Lane::Lasting).filter_map(|(_, segment)| {
+            let stats = segment.stats();
+            [Lane::Events, Lane::Executions].iter().filter_map(|lane| lanes::oldest(&lane.part(&stats))).min()
+        });
+        let ageing = ageing.min();
+        // What is open may be older than all of that.
+        let open = self.of_kind(Kind::Open, false, 1)?;
+        let open = open.first().map(|(key, _)| record::id_bytes(key).map(|id| EventId::from_bytes(id).timestamp_ms())).transpose()?;
+        let open = open.and_then(|ms| DateTime::from_timestamp_millis(i64::try_from(ms).ok()?));
+        Ok([ageing, open].into_iter().flatten().min())
     }
 
     /// Runs something over all databases but the newest, which takes the commits meanwhile, while nothing is moved or dropped.

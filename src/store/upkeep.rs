@@ -448,7 +448,8 @@ pub(super) fn is_share(stats: &Stats, lane: Lane, limit: Limit, now: DateTime<Ut
 fn drop_oldest(layers: &Layers, now: DateTime<Utc>, keep: &Keep) -> Result<Option<u64>, StoreError> {
     let view = layers.view();
     for lane in Lane::AGEING {
-        let oldest = view.lane(*lane).iter().rev().find(|segment| is_too_old(&view, segment, *lane, now, keep));
+        // Only ever the oldest: a newer one may hold a later version of what it has.
+        let oldest = view.lane(*lane).last().filter(|segment| is_too_old(&view, segment, *lane, now, keep));
         if let Some(oldest) = oldest {
             remove(layers, *lane, oldest)?;
             return Ok(Some(oldest.items(lane.counted() as u8)));

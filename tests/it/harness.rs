@@ -237,8 +237,14 @@ impl Server {
 
     /// Every message so far, oldest first: channel and text.
     pub async fn messages(&self) -> Vec<(String, String)> {
-        let (_, answer) = self.get("/api/v1/messages?limit=1000").await;
-        let messages = answer["messages"].as_array().cloned().unwrap_or_default();
+        let (mut messages, mut before) = (Vec::new(), String::new());
+        loop {
+            let (_, answer) = self.get(&format!("/api/v1/messages?limit=1000{before}")).await;
+            let page = answer["messages"].as_array().cloned().unwrap_or_default();
+            let Some(last) = page.last() else { break };
+            before = format!("&before={}", last["id"].as_str().unwrap());
+            messages.extend(page);
+        }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
         messages.iter().rev().map(|message| (text(&message["channel"]), text(&message["text"]))).collect()
     }
