@@ -65,9 +65,11 @@ impl PageQuery {
         let (mut found, mut scanned) = (Vec::new(), 0);
         while found.len() < limit && scanned < MAX_SCAN {
             let page = fetch(Page { before, limit }).await?;
-            let full = page.len() == limit;
-            scanned += page.len();
+            let (count, full) = (page.len(), page.len() == limit);
+            scanned += count;
+            let mut looked_at = 0;
             for entry in page {
+                looked_at += 1;
                 before = Some(id(&entry));
                 if wanted(&entry) {
                     found.push(entry);
@@ -77,6 +79,9 @@ impl PageQuery {
                 }
             }
             if !full {
+                if looked_at == count {
+                    before = None; // there is nothing older
+                }
                 break;
             }
         }

@@ -131,7 +131,7 @@ impl KeyedStore {
         let mut damage = layers::examine(&space, progress)?;
         if damage.is_empty() {
             // What only shows in all of them together.
-            if let Err(StoreError::Corrupt(what)) = Layers::open(Arc::new(space), Sizes::default()) {
+            if let Err(StoreError::Corrupt(what)) = Layers::look(Arc::new(space), Sizes::default()) {
                 damage.push(Damage { database: "all".into(), lane: "all".into(), what });
             }
         }
@@ -438,7 +438,9 @@ impl Maintenance for Inner {
     }
 
     fn backup(&self, out: &mut dyn Write, progress: &mut Progress<'_>) -> Result<Summary, StoreError> {
-        self.settled(|view| archive::write(&self.layers, view, out, progress))
+        // A store that fails must be able to start anew, so nobody's slow backup may be in its way.
+        let mut progress = |done, of| self.health.failure().is_none() && progress(done, of);
+        self.settled(|view| archive::write(&self.layers, view, out, &mut progress))
     }
 }
 

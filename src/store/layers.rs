@@ -32,6 +32,12 @@ const COLD_BYTES: u64 = 2 << 20;
 /// Entries that a scan reads from one database at a time.
 const READ_TOGETHER: usize = 128;
 
+/// Whether a folder is one of ours: a number of eight digits, perhaps with what a copy that was cut short ends in.
+fn is_ours(name: &str) -> bool {
+    let number = name.strip_suffix(".new").or_else(|| name.strip_suffix(".old")).unwrap_or(name);
+    number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// How large databases become.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
@@ -84,7 +90,13 @@ impl Layers {
     /// # Errors
     /// When it cannot be used, is damaged, or is of a newer format.
     pub fn open(space: Arc<dyn Space>, sizes: Sizes) -> Result<Self, StoreError> {
-        let layers = Self {
+        let layers = Self::new(space, sizes);
+        layers.reopen()?;
+        Ok(layers)
+    }
+
+    fn new(space: Arc<dyn Space>, sizes: Sizes) -> Self {
+        Self {
             space,
             sizes,
             view: RwLock::default(),
@@ -92,9 +104,15 @@ impl Layers {
             held: Mutex::default(),
             numbers: AtomicU64::default(),
             moving: RwLock::default(),
-        };
-        layers.reopen()?;
-        Ok(layers)
+        }
+    }
+
+    /// Opens all that the list names and looks whether it fits together; removes nothing.
+    ///
+    /// # Errors
+    /// As [`Layers::open`].
+    pub fn look(space: Arc<dyn Space>, sizes: Sizes) -> Result<(), StoreError> {
+        Self::new(space, sizes).load()
     }
 
     /// Reads everything anew from disk, as after a start.
@@ -102,6 +120,23 @@ impl Layers {
     /// # Errors
     /// As [`Layers::open`].
     pub fn reopen(&self) -> Result<(), StoreError> {
+        self.load()?;
+        self.sweep()
+    }
+
+    /// Removes what a stop left half done: databases that the list does not name. Only once all that it names has been found whole, and only
+    /// what has a name of ours.
+    fn sweep(&self) -> Result<(), StoreError> {
+        let (view, next) = (self.view(), self.next());
+        let named: Vec<String> = view.all().map(|(_, segment)| segment).chain(next.iter()).map(|segment| segment.name()).collect();
+        for left in self.space.names()?.iter().filter(|name| is_ours(name) && !named.contains(name)) {
+            tracing::info!(database = left, "removing what a stop left half done");
+            self.space.remove(left)?;
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<(), StoreError> {
         // What is open is let go first: an engine may not open a database twice.
         lock(&self.held).clear();
         let next = lock(&self.next).take();
@@ -136,13 +171,15 @@ impl Layers {
     }
 
     fn begin(&self) -> Result<(View, Option<Arc<Segment>>), StoreError> {
-        for name in self.space.names()? {
-            // A first start that was cut short leaves databases without a record; anything else is not ours to throw away.
-            let tally = Checked::open(self.space.open(&name, COLD_BYTES)?, &name)?.tally();
-            if tally != Tally::default() {
-                return Err(StoreError::Corrupt(format!("its file `{}` is missing", manifest::FILE)));
+        // A first start that was cut short leaves databases without a record; anything else is not ours to throw away.
+        let missing = || StoreError::Corrupt(format!("its file `{}` is missing", manifest::FILE));
+        if self.space.durable()? > 0 {
+            return Err(missing());
+        }
+        for name in self.space.names()?.iter().filter(|name| is_ours(name)) {
+            if Checked::open(self.space.open(name, COLD_BYTES)?, name)?.tally() != Tally::default() {
+                return Err(missing());
             }
-            self.space.remove(&name)?;
         }
         let lasting = self.create(1, Lane::Lasting)?;
         let recent = self.create(2, Lane::Recent)?;
@@ -157,10 +194,6 @@ impl Layers {
             if !there.contains(&name(entry.name)) {
                 return Err(StoreError::Corrupt(format!("database {} is missing", name(entry.name))));
             }
-        }
-        for left in there.iter().filter(|there| manifest.databases.iter().all(|entry| name(entry.name) != **there)) {
-            tracing::debug!(database = left, "removing what a stop left half done");
-            self.space.remove(left)?;
         }
         let mut view = View::default();
         for entry in &manifest.databases {

@@ -26,6 +26,7 @@ pub fn open(path: &Path) -> Result<KeyedStore, StoreError> {
         }
         let count = from_first_format(path, &new)?;
         std::fs::rename(path, &old).map_err(failed)?;
+        sync_folder(path.parent().unwrap_or(path)).map_err(failed)?;
         std::fs::rename(&new, path).map_err(failed)?;
         tracing::info!("{count} records carried over");
     } else if !path.exists() && new.exists() && old.exists() {

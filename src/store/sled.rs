@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl Space for SledSpace {
         let large = File::open(path.join("blobs")).map_err(unreadable)?;
         let large_made = changed_at(&large).map_err(unreadable)?;
         let closing = Arc::clone(&self.closing);
-        Ok(Box::new(SledDatabase { db: Some(db), closing, file, large, large_made, failed: AtomicBool::new(false) }))
+        Ok(Box::new(SledDatabase { path: path.clone(), db: Some(db), closing, file, large, large_made, failed: AtomicBool::new(false) }))
     }
 
     fn names(&self) -> Result<Vec<String>, StoreError> {
@@ -181,10 +181,15 @@ fn take_copy(path: &Path) -> io::Result<()> {
             _ => {}
         }
     }
-    copy_folder(path, &new)?;
+    if let Err(error) = copy_folder(path, &new) {
+        let _ = fs::remove_dir_all(&new); // it must not take the room that is needed
+        return Err(error);
+    }
+    let parent = path.parent().unwrap_or(path);
     fs::rename(path, &old)?;
+    sync_folder(parent)?;
     fs::rename(&new, path)?;
-    sync_folder(path.parent().unwrap_or(path))?;
+    sync_folder(parent)?;
     fs::remove_dir_all(&old)
 }
 
@@ -193,6 +198,7 @@ fn finish_copy(path: &Path) -> io::Result<()> {
     let (new, old) = (path.with_extension("new"), path.with_extension("old"));
     if !path.exists() && new.exists() && old.exists() {
         fs::rename(&new, path)?;
+        sync_folder(path.parent().unwrap_or(path))?;
         fs::remove_dir_all(&old)?;
     }
     Ok(())
@@ -220,6 +226,7 @@ fn changed_at(folder: &File) -> io::Result<(i64, i64)> {
 }
 
 struct SledDatabase {
+    path: PathBuf,
     /// Always there until it is dropped.
     db: Option<::sled::Db>,
     closing: Arc<Closing>,
@@ -244,10 +251,13 @@ impl SledDatabase {
     }
 
     fn noted<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
-        if done.is_err() {
+        done.map_err(|error| {
             self.failed.store(true, Ordering::Release);
-        }
-        done
+            match error {
+                StoreError::Unavailable(what) => StoreError::Unavailable(format!("{what} (`{}`)", self.path.display())),
+                damaged @ StoreError::Corrupt(_) => damaged,
+            }
+        })
     }
 }
 

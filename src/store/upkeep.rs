@@ -31,6 +31,9 @@ const BYTES_TOGETHER: usize = 1 << 20;
 /// Records read at a time.
 const READ_TOGETHER: usize = 256;
 
+/// Databases that wait to be settled at most: each is open. Where none can be, since one is damaged, commits stay in the newest.
+const MOST_RECENT: usize = 8;
+
 /// What is moved as soon as a database is full. Messages are only looked at: a newer version of one that waited replaces it.
 const SETTLED: &[Kind] =
     &[Kind::Sighting, Kind::Message, Kind::Open, Kind::Waiting, Kind::Key, Kind::Setting, Kind::Definition, Kind::Ruleset, Kind::Sequence];
@@ -144,7 +147,7 @@ impl Upkeep {
 
 /// The next recent database is opened before it is needed, so that no commit waits for that.
 pub(super) fn open_ahead(layers: &Layers) -> Result<(), StoreError> {
-    if layers.next().is_some() {
+    if layers.next().is_some() || layers.view().recent.len() >= MOST_RECENT {
         return Ok(());
     }
     let next = layers.create(layers.free_number(), Lane::Recent)?;

@@ -215,3 +215,48 @@ async fn damage_of_a_closed_store_is_told() {
 async fn damage_of_a_killed_store_is_told() {
     damages(times(20, 200), true).await;
 }
+
+/// Everything under a folder: paths and contents.
+fn tree(folder: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            found.insert(entry.path(), Vec::new());
+            found.extend(tree(&entry.path()));
+        } else {
+            found.insert(entry.path(), fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_list_that_is_old_or_missing_costs_no_database() {
+    let (original, content, now) = fill(seed(), false).await;
+    let folder = original.path();
+    let manifest = folder.join("manifest");
+    let good = fs::read(&manifest).unwrap();
+    let names = |folder: &Path| tree(&folder.join("db")).into_keys().filter(|path| path.is_dir()).collect::<Vec<_>>();
+    let all = names(folder);
+    // The list as it was when there was hardly anything.
+    let early = tempfile::tempdir().unwrap();
+    drop(KeyedStore::with_sizes(SledSpace::open(early.path()).unwrap(), SIZES).unwrap());
+    let old = fs::read(early.path().join("manifest")).unwrap();
+    fs::create_dir(folder.join("db/mine")).unwrap();
+    for wrong in [Some(old), None] {
+        match &wrong {
+            Some(bytes) => fs::write(&manifest, bytes).unwrap(),
+            None => fs::remove_file(&manifest).unwrap(),
+        }
+        for _ in 0..2 {
+            let refused = KeyedStore::with_sizes(SledSpace::open(folder).unwrap(), SIZES).err();
+            assert!(matches!(refused, Some(StoreError::Corrupt(_))), "{refused:?}");
+            let _ = KeyedStore::examine(SledSpace::open(folder).unwrap(), &mut |_, _| true); // it may say what it likes
+            assert!(all.iter().all(|path| path.is_dir()), "every database is still there");
+        }
+    }
+    fs::write(&manifest, good).unwrap();
+    let store = KeyedStore::with_sizes(SledSpace::open(folder).unwrap(), SIZES).unwrap();
+    assert_eq!(stock::read(&store, now, 100).await.unwrap(), content, "with its list everything is back");
+    assert!(folder.join("db/mine").is_dir(), "what is not ours is left alone");
+}
