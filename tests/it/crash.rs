@@ -131,11 +131,9 @@ async fn all_ended(server: &Server) -> Vec<Value> {
         loop {
             let (_, page) = server.get(&format!("/api/v1/executions?limit=1000{before}")).await;
             let part = page["executions"].as_array().cloned().unwrap_or_default();
-            if part.is_empty() {
-                break;
-            }
-            before = format!("&before={}", page["next"].as_str().unwrap());
             executions.extend(part);
+            let Some(next) = page["next"].as_str() else { break };
+            before = format!("&before={next}");
         }
         let ended =
             executions.iter().all(|execution| ["succeeded", "failed", "abandoned"].contains(&execution["status"].as_str().unwrap()));

@@ -277,10 +277,10 @@ async fn count_since(server: &BenchServer, mark: &str) -> Result<u64, String> {
         let events = page["events"].as_array().cloned().unwrap_or_default();
         let newer = events.iter().filter(|stored| stored["event"]["id"].as_str().is_some_and(|id| id > mark)).count();
         count += newer as u64;
-        if newer < events.len() || events.is_empty() {
+        before = page["next"].as_str().map(ToString::to_string);
+        if newer < events.len() || before.is_none() {
             return Ok(count);
         }
-        before = page["next"].as_str().map(ToString::to_string);
     }
 }
 
@@ -360,9 +360,6 @@ async fn started(server: &BenchServer, sent: &HashMap<String, i64>) -> Result<Ti
         let part = before.as_ref().map(|id| format!("&before={id}")).unwrap_or_default();
         let page = connection.get(&format!("/api/v1/executions?limit=1000{part}"), &server.token).await?.json();
         let executions = page["executions"].as_array().cloned().unwrap_or_default();
-        if executions.is_empty() {
-            return Ok(timings);
-        }
         for execution in &executions {
             let sent_at = execution["event"].as_str().and_then(|event| sent.get(event));
             if let (Some(sent_at), Some(at)) = (sent_at, execution["result"]["at_us"].as_i64()) {
@@ -370,5 +367,8 @@ async fn started(server: &BenchServer, sent: &HashMap<String, i64>) -> Result<Ti
             }
         }
         before = page["next"].as_str().map(ToString::to_string);
+        if before.is_none() {
+            return Ok(timings);
+        }
     }
 }
