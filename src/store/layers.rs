@@ -424,6 +424,19 @@ impl Layers {
         Ok(None)
     }
 
+    /// Whether a database of a lane has a key.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn lane_has(&self, lane: Lane, key: &[u8]) -> Result<bool, StoreError> {
+        for segment in self.view().lane(lane).iter().filter(|segment| segment.may_hold(key)) {
+            if self.readable(segment)?.map_or(Ok(None), |database| database.get(key))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// How a key is removed by a commit: buried, if an older database has it.
     ///
     /// # Errors

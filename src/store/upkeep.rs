@@ -232,13 +232,14 @@ impl Moving {
     }
 
     /// Whether records of a kind need not be read.
-    fn skips(&self, kind: Kind, lasting: &Checked) -> bool {
+    fn skips(&self, layers: &Layers, kind: Kind, lasting: &Checked) -> bool {
         match &self.stage {
             Stage::Settles => kind == Kind::Message && lasting.of_kind(Kind::Message as u8).is_none(),
             // What is open or waits is kept in any case.
             Stage::Expires { too_old } => match kind {
                 Kind::Events => too_old.contains(&Lane::Events),
-                Kind::Output => too_old.contains(&Lane::Outputs),
+                // An earlier version in the lane must not come back.
+                Kind::Output => too_old.contains(&Lane::Outputs) && layers.view().lane(Lane::Outputs).is_empty(),
                 _ => false,
             },
         }
@@ -253,7 +254,7 @@ impl Moving {
         };
         let (low, high) = ([kind as u8], [kind as u8 + 1]);
         let from = self.upto.as_ref().map_or(Bound::Included(&low[..]), |upto| Bound::Excluded(upto.as_slice()));
-        let skipped = !self.source.may_have(kind as u8) || self.skips(kind, &lasting);
+        let skipped = !self.source.may_have(kind as u8) || self.skips(layers, kind, &lasting);
         let read = if skipped { Vec::new() } else { source.scan(from, Bound::Excluded(&high), false, READ_TOGETHER.min(limit.max(1)))? };
         let count = read.len();
         if let Some((last, _)) = read.last() {
@@ -295,7 +296,12 @@ impl Moving {
         }
         match kind {
             Kind::Events => self.put(Lane::Events, Change::Put(key, value)),
-            Kind::Output => self.put(Lane::Outputs, Change::Put(key, value)),
+            Kind::Output => {
+                let dropped = matches!(&self.stage, Stage::Expires { too_old } if too_old.contains(&Lane::Outputs));
+                if !dropped || layers.lane_has(Lane::Outputs, &key)? {
+                    self.put(Lane::Outputs, Change::Put(key, value));
+                }
+            }
             Kind::Sighting => {
                 let lane = if key.get(1) == Some(&LONG_MEMORY) { Lane::SeenLong } else { Lane::SeenDay };
                 self.put(lane, Change::Put(key, value));
