@@ -121,7 +121,7 @@ pub(super) async fn keep(common: &Common, arguments: &Arguments) -> Result<Value
     let peak_bytes = peak.most();
     let memory = server.memory(true);
     crate::clock::pause(Duration::from_secs(arguments.settle)).await;
-    let stat: Stat = serde_json::from_value(stat(&site, &server).await?).map_err(|error| error.to_string())?;
+    let stat: Stat = serde_json::from_value(stat(&server).await?).map_err(|error| error.to_string())?;
     let (disk, live) = (site.disk_bytes(), stat.live_bytes);
     let count = |kind: &str| stat.kinds.iter().find(|found| found.kind == kind).map_or(0, |found| found.count);
     server.kill();
@@ -141,7 +141,7 @@ pub(super) async fn keep(common: &Common, arguments: &Arguments) -> Result<Value
     }))
 }
 
-async fn stat(_: &BenchSite, server: &BenchServer) -> Result<Value, String> {
+async fn stat(server: &BenchServer) -> Result<Value, String> {
     Ok(Connection::open(&server.address).await?.get("/api/v1/store/stat", &server.token).await?.json())
 }
 
