@@ -263,7 +263,7 @@ pub struct Keep {
 pub struct Limit {
     /// For how long.
     pub age: Duration,
-    /// How many.
+    /// How many. What an execution logged counts once more for each attempt that commits went on to another database before.
     pub count: Option<u64>,
 }
 

@@ -254,7 +254,10 @@ impl Writer {
                     Operation::Put(key, value) => Change::Put(key, value),
                     Operation::Delete(key) => match self.layers.removal(&view, key) {
                         Ok(change) => change,
-                        Err(error) => return refuse(replies, commit.reply, error),
+                        Err(error) => {
+                            self.health.fail(&error);
+                            return refuse(replies, commit.reply, error);
+                        }
                     },
                 });
             }
@@ -272,6 +275,10 @@ impl Writer {
             database.sync()?;
             Ok(database.live_bytes())
         });
+        // Before anybody is told: who hears of the failure must find the store failed.
+        if let Err(error) = &outcome {
+            self.health.fail(error);
+        }
         for (reply, sequence) in replies {
             let _ = reply.send(outcome.as_ref().map(|_| Committed { sequence }).map_err(|error| error.clone().into()));
         }

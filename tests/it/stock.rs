@@ -1,6 +1,6 @@
 //! What tests fill stores with: random batches, the plain model that says what must be read afterwards, and everything that can be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +109,8 @@ pub struct Model {
     rulesets: BTreeMap<u64, Ruleset>,
     /// To which set of rules the events that are there refer.
     refers: BTreeMap<String, u64>,
+    /// What has been tried more than once.
+    tried_again: BTreeSet<String>,
 }
 
 impl Model {
@@ -162,6 +164,9 @@ impl Model {
         let id = execution.id;
         let (name, open, log) = (format!("execution/{id}"), format!("open/{id}"), format!("log/{id}"));
         let (text, lines) = execution_text(&execution);
+        if execution.state.attempt > 1 {
+            self.tried_again.insert(id.to_string());
+        }
         self.content.insert(name, text);
         match lines {
             Some(lines) => self.content.insert(log, lines),
@@ -202,6 +207,11 @@ impl Model {
         Ok(())
     }
 
+    /// How many executions that are not older have been tried more than once.
+    fn tried_again(&self, id: &str) -> u64 {
+        self.tried_again.range(id.to_string()..).count() as u64
+    }
+
     /// Whether retention may have removed it.
     fn may_be_gone(&self, name: &str, read: &Content, now: DateTime<Utc>, keep: &Keep) -> Result<(), String> {
         let (kind, id) = name.split_once('/').unwrap();
@@ -212,7 +222,8 @@ impl Model {
         let (limit, newer) = match kind {
             "event" => (keep.events, newer("event")),
             "log" if !read.contains_key(&format!("execution/{id}")) => return Ok(()), // that it is gone is judged by itself
-            "log" => (keep.outputs, newer("log")),
+            // A later attempt may have written its log, or that there is none, into another database: both count.
+            "log" => (keep.outputs, newer("log") + self.tried_again(id)),
             "execution" if !self.content.contains_key(&format!("open/{id}")) => (keep.executions, newer("execution")),
             // With the executions that were committed with it or later.
             "message" if !self.content.contains_key(&format!("waiting/{id}")) => (keep.executions, newer("execution")),
