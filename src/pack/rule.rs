@@ -8,7 +8,7 @@ use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Key, Node};
 use crate::model::action::{Action, cast};
 use crate::model::place::Place;
-use crate::model::rule::{Criterion, Mode, Notify, Operator, Outcome, Rule, Source};
+use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Notify, Operator, Outcome, Rule, Source};
 use crate::rule::book::{CompiledRule, Part};
 use crate::template::value::ValueTemplate;
 
@@ -62,6 +62,11 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         criteria: criteria?,
         at_least,
         when,
+        backstop: false,
+        window: None,
+        throttle: None,
+        late: DEFAULT_LATE,
+        ceiling: DEFAULT_CEILING,
         action: action?,
         parameters: parameters.collect(),
         notify,
@@ -128,7 +133,7 @@ fn read_criteria(fields: &mut Fields<'_, '_>, pairs: &[(Key, Node)]) -> Option<V
             fields.fault(pattern, "templates in patterns are not carried out by this version; compare in `when` instead");
             continue;
         }
-        criteria.push(Criterion { key: key.text.clone(), operator, pattern: value });
+        criteria.push(Criterion { key: key.text.clone(), operator, pattern: value, condition: None });
     }
     (criteria.len() == pairs.len()).then_some(criteria)
 }

@@ -2,11 +2,13 @@
 //!
 //! The whole text is still checked to be JSON. Where a key stands twice, the last one counts, as everywhere else.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::seen::Seen;
 use crate::model::json;
 use crate::model::path::{FieldPath, Step, first};
 
@@ -19,9 +21,9 @@ pub struct FieldReader {
 
 /// What was read: one slot for each path, and whether the payload holds anything at all.
 #[derive(Debug)]
-pub struct Fields {
+pub struct Fields<'p> {
     /// The first value of each path.
-    pub slots: Vec<Option<Value>>,
+    pub slots: Vec<Seen<'p>>,
     /// Whether the payload is null, or an empty object, list or text.
     pub empty: bool,
 }
@@ -59,8 +61,8 @@ impl FieldReader {
     ///
     /// # Errors
     /// When the text is not JSON, or a wanted number does not fit.
-    pub fn read(&self, payload: &str) -> Result<Fields, String> {
-        let mut fields = Fields { slots: vec![None; self.paths.len()], empty: true };
+    pub fn read<'p>(&self, payload: &'p str) -> Result<Fields<'p>, String> {
+        let mut fields = Fields { slots: vec![Seen::Missing; self.paths.len()], empty: true };
         let mut deserializer = serde_json::Deserializer::from_str(payload);
         let seed = Reading { branch: &self.root, slots: &mut fields.slots };
         fields.empty = seed.deserialize(&mut deserializer).map_err(|error| json::describe(&error))?;
@@ -69,15 +71,15 @@ impl FieldReader {
     }
 }
 
-struct Reading<'a> {
+struct Reading<'a, 'p> {
     branch: &'a Branch,
-    slots: &'a mut Vec<Option<Value>>,
+    slots: &'a mut Vec<Seen<'p>>,
 }
 
 impl Branch {
-    fn fill(&self, value: &Value, slots: &mut [Option<Value>]) {
+    fn fill(&self, value: &Value, slots: &mut [Seen<'_>]) {
         for (slot, rest) in &self.whole {
-            slots[*slot] = first(rest, value).cloned();
+            slots[*slot] = first(rest, value).map_or(Seen::Missing, |found| owned(found));
         }
         for (name, child) in &self.children {
             if let Some(inner) = value.get(name) {
@@ -86,9 +88,9 @@ impl Branch {
         }
     }
 
-    fn clear(&self, slots: &mut [Option<Value>]) {
+    fn clear(&self, slots: &mut [Seen<'_>]) {
         for (slot, _) in &self.whole {
-            slots[*slot] = None;
+            slots[*slot] = Seen::Missing;
         }
         for (_, child) in &self.children {
             child.clear(slots);
@@ -96,7 +98,21 @@ impl Branch {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Reading<'_> {
+/// A value that outlives what it was found in.
+fn owned<'p>(value: &Value) -> Seen<'p> {
+    match Seen::of(value) {
+        Seen::Text(text) => Seen::Text(Cow::Owned(text.into_owned())),
+        Seen::Nested(value) => Seen::Nested(Cow::Owned(value.into_owned())),
+        Seen::Missing => Seen::Missing,
+        Seen::Null => Seen::Null,
+        Seen::Bool(flag) => Seen::Bool(flag),
+        Seen::Int(whole) => Seen::Int(whole),
+        Seen::Uint(whole) => Seen::Uint(whole),
+        Seen::Float(number) => Seen::Float(number),
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reading<'_, 'de> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -116,7 +132,7 @@ impl<'de> DeserializeSeed<'de> for Reading<'_> {
 }
 
 /// Answers whether the value is empty.
-impl<'de> Visitor<'de> for Reading<'_> {
+impl<'de> Visitor<'de> for Reading<'_, 'de> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -219,9 +235,11 @@ mod tests {
             let wanted: Vec<FieldPath> = paths[..count].iter().map(|path| FieldPath::parse(path).unwrap()).collect();
             let slots: Vec<usize> = wanted.iter().map(|path| reader.slot(path)).collect();
             for payload in &payloads {
-                let fields = reader.read(&payload.to_string()).unwrap();
+                let text = payload.to_string();
+                let fields = reader.read(&text).unwrap();
                 for (path, slot) in wanted.iter().zip(&slots) {
-                    assert_eq!(fields.slots[*slot].as_ref(), path.first(payload), "{path:?} in {payload}");
+                    let expected = path.first(payload).map_or(Seen::Missing, Seen::of);
+                    assert_eq!(fields.slots[*slot], expected, "{path:?} in {payload}");
                 }
                 assert_eq!(fields.empty, [json!([]), json!(null), json!({})].contains(payload), "{payload}");
             }
@@ -232,8 +250,8 @@ mod tests {
     fn the_last_of_equal_keys_counts_and_bad_json_is_refused() {
         let mut reader = FieldReader::default();
         let slot = reader.slot(&FieldPath::parse("trigger.a.b").unwrap());
-        assert_eq!(reader.read(r#"{"a":{"b":1},"a":{"b":2}}"#).unwrap().slots[slot], Some(json!(2)));
-        assert_eq!(reader.read(r#"{"a":{"b":1},"a":{}}"#).unwrap().slots[slot], None);
+        assert_eq!(reader.read(r#"{"a":{"b":1},"a":{"b":2}}"#).unwrap().slots[slot], Seen::Int(2));
+        assert_eq!(reader.read(r#"{"a":{"b":1},"a":{}}"#).unwrap().slots[slot], Seen::Missing);
         assert!(reader.read(r#"{"a":{"b":1}} x"#).is_err());
         assert!(reader.read(r#"{"a":{"b":1},"c":tru}"#).is_err());
     }

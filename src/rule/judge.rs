@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::book::{CompiledRule, Placed, RuleBook, Shelf};
 use super::fields::Fields;
-use super::operators::equal;
+use super::operators::{Surroundings, equal};
+use super::seen::Seen;
 use crate::model::event::Event;
 use crate::model::reason::Reason;
 use crate::model::rule::Mode;
@@ -39,6 +41,16 @@ pub struct Match {
 struct Facts<'e> {
     event: &'e Event,
     scope: OnceLock<Result<Scope, String>>,
+}
+
+impl Surroundings for Facts<'_> {
+    fn now(&self) -> DateTime<Utc> {
+        self.event.received_at
+    }
+
+    fn scope(&self) -> Result<&Scope, String> {
+        Facts::scope(self)
+    }
 }
 
 impl<'e> Facts<'e> {
@@ -76,7 +88,7 @@ pub fn judge(book: &RuleBook, event: &Event) -> Result<Judgement, String> {
             rule: placed.rule.rule.reference.clone(),
             revision: placed.rule.revision.clone(),
             reason: decision.reason,
-            values: test_slots(placed).map(|slot| fields.slots[slot].clone().unwrap_or(Value::Null)).collect(),
+            values: test_slots(placed).map(|slot| fields.slots[slot].to_value()).collect(),
             execution: None,
             detail: decision.detail,
         };
@@ -119,13 +131,13 @@ pub fn explain(rule: &Arc<CompiledRule>, event: &Event) -> Result<(Verdict, Opti
     let facts = Facts::new(event);
     let mut criteria = Vec::with_capacity(rule.tests.len());
     for ((criterion, (_, test)), slot) in rule.rule.criteria.iter().zip(&rule.tests).zip(test_slots(placed)) {
-        let value = fields.slots[slot].as_ref();
-        let (held, error) = match test.holds(value) {
+        let value = &fields.slots[slot];
+        let (held, error) = match test.holds(value, &facts) {
             Ok(held) => (held, None),
             Err(error) => (false, Some(error)),
         };
         let (key, operator, pattern) = (criterion.key.clone(), criterion.operator.name().to_string(), criterion.pattern.clone());
-        criteria.push(CriterionVerdict { key, operator, pattern, value: value.cloned().unwrap_or(Value::Null), held, error });
+        criteria.push(CriterionVerdict { key, operator, pattern, value: value.to_value(), held, error });
     }
     let mut decision = decide(placed, &fields, &facts);
     if !rule.rule.enabled {
@@ -160,17 +172,17 @@ fn test_slots(placed: &Placed) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// The order of a rule: trigger parameters, criteria with `at_least`, guard.
-fn decide(placed: &Placed, fields: &Fields, facts: &Facts<'_>) -> Decision {
+fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
     let rule = &placed.rule;
     for ((_, wanted), slot) in rule.equalities.iter().zip(&placed.slots) {
-        if !fields.slots[*slot].as_ref().is_some_and(|value| equal(value, wanted)) {
+        if fields.slots[*slot] == Seen::Missing || !equal(&fields.slots[*slot].to_value(), wanted) {
             return Decision::because(Reason::TriggerParameters);
         }
     }
     if !rule.tests.is_empty() && fields.empty {
         return Decision::because(Reason::EmptyPayload);
     }
-    if let Err(decision) = criteria(placed, fields) {
+    if let Err(decision) = criteria(placed, fields, facts) {
         return decision;
     }
     if let Some(guard) = &rule.guard {
@@ -185,13 +197,13 @@ fn decide(placed: &Placed, fields: &Fields, facts: &Facts<'_>) -> Decision {
     Decision::because(if rule.rule.mode == Mode::Shadow { Reason::Shadowed } else { Reason::Matched })
 }
 
-fn criteria(placed: &Placed, fields: &Fields) -> Result<(), Decision> {
+fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(), Decision> {
     let rule = &placed.rule;
     let needed = rule.rule.at_least.unwrap_or(rule.tests.len());
     let (mut held, mut left, mut failure) = (0usize, rule.tests.len(), None);
     for ((criterion, (_, test)), slot) in rule.rule.criteria.iter().zip(&rule.tests).zip(test_slots(placed)) {
         left -= 1;
-        match test.holds(fields.slots[slot].as_ref()) {
+        match test.holds(&fields.slots[slot], facts) {
             Ok(true) => held += 1,
             Ok(false) if rule.rule.at_least.is_none() => return Err(Decision::because(Reason::CriteriaNotHeld)),
             Ok(false) => {}
@@ -224,11 +236,15 @@ mod tests {
     use crate::model::ids::IdSource;
     use crate::model::json::RawJson;
     use crate::model::place::Place;
-    use crate::model::rule::{Criterion, Operator, Rule, Source};
+    use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Operator, Rule, Source};
 
     fn rule(criteria: &[(&str, Operator, Value)], at_least: Option<usize>, when: Option<&str>) -> Rule {
-        let criteria =
-            criteria.iter().map(|(key, operator, pattern)| Criterion { key: (*key).into(), operator: *operator, pattern: pattern.clone() });
+        let criteria = criteria.iter().map(|(key, operator, pattern)| Criterion {
+            key: (*key).into(),
+            operator: *operator,
+            pattern: pattern.clone(),
+            condition: None,
+        });
         Rule {
             reference: "default.r".into(),
             description: String::new(),
@@ -238,6 +254,11 @@ mod tests {
             trigger_parameters: Vec::new(),
             criteria: criteria.collect(),
             at_least,
+            backstop: false,
+            window: None,
+            throttle: None,
+            late: DEFAULT_LATE,
+            ceiling: DEFAULT_CEILING,
             when: when.map(|when| Source { value: when.into(), place: Place::default() }),
             action: "core.noop".into(),
             parameters: vec![("app".into(), Source { value: json!("{{trigger.app}}"), place: Place::file("r.yaml") })],

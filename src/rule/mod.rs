@@ -1,9 +1,11 @@
 //! Rules, decided: which rules match an event, and why the others do not. Pure.
 //!
 //! [`book`] holds the rules that are in force, [`judge`] decides, [`operators`] compares, [`fields`] reads from a payload only
-//! the fields that some rule names.
+//! the fields that some rule names, [`index`] finds the rules that are worth a try.
 
 pub mod book;
 pub mod fields;
+pub mod index;
 pub mod judge;
 pub mod operators;
+pub mod seen;

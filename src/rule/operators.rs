@@ -3,14 +3,29 @@
 
 use std::cmp::Ordering;
 
+use chrono::{DateTime, Utc};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use super::seen::Seen;
 use crate::model::json::type_name;
 use crate::model::rule::{Criterion, Operator};
+use crate::template::value::Scope;
 
 /// The largest compiled size of a regular expression; the engine's time is linear in the text in any case.
 const REGEX_BYTES: usize = 1 << 20;
+
+/// What surrounds an event, for patterns that are made anew for each.
+pub trait Surroundings {
+    /// When the event came; times are compared with that.
+    fn now(&self) -> DateTime<Utc>;
+
+    /// What templates and expressions in patterns see.
+    ///
+    /// # Errors
+    /// When the payload cannot be read.
+    fn scope(&self) -> Result<&Scope, String>;
+}
 
 /// A criterion, compiled.
 #[derive(Debug, Clone)]
@@ -36,7 +51,9 @@ impl Test {
             (Operator::Greaterthan | Operator::Lessthan, Value::Object(_) | Value::Array(_)) => {
                 return Err(format!("`{}` needs a number or text as its pattern, not {}", operator.name(), type_name(&pattern)));
             }
-            _ => None,
+            (Operator::Exists | Operator::Nexists | Operator::Equals | Operator::Nequals | Operator::Contains, _) => None,
+            (Operator::Greaterthan | Operator::Lessthan, _) => None,
+            _ => return Err(format!("`{}` is not carried out by this version", operator.name())),
         };
         Ok(Self { operator, pattern, regex })
     }
@@ -45,8 +62,8 @@ impl Test {
     ///
     /// # Errors
     /// When the operator cannot be applied to a value of that type.
-    pub fn holds(&self, value: Option<&Value>) -> Result<bool, String> {
-        let value = value.unwrap_or(&Value::Null);
+    pub fn holds(&self, value: &Seen<'_>, _around: &dyn Surroundings) -> Result<bool, String> {
+        let value = &value.to_value();
         let pattern = &self.pattern;
         let wrong = || Err(format!("`{}` cannot compare {} with {}", self.operator.name(), type_name(value), type_name(pattern)));
         match self.operator {
@@ -66,6 +83,7 @@ impl Test {
                 (Value::String(text), Some(regex)) => Ok(regex.is_match(text)),
                 _ => wrong(),
             },
+            _ => wrong(),
         }
     }
 }
@@ -113,9 +131,22 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    struct Nothing;
+
+    impl Surroundings for Nothing {
+        fn now(&self) -> DateTime<Utc> {
+            DateTime::UNIX_EPOCH
+        }
+
+        fn scope(&self) -> Result<&Scope, String> {
+            Err("there is no event".into())
+        }
+    }
+
     fn holds(operator: &str, pattern: Value, value: Option<Value>) -> Result<bool, String> {
         let operator = Operator::named(operator).unwrap();
-        Test::compile(&Criterion { key: "trigger.v".into(), operator, pattern })?.holds(value.as_ref())
+        let value = value.as_ref().map_or(Seen::Missing, Seen::of);
+        Test::compile(&Criterion { key: "trigger.v".into(), operator, pattern, condition: None })?.holds(&value, &Nothing)
     }
 
     #[test]
