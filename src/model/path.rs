@@ -43,6 +43,12 @@ impl FieldPath {
         Self::parse(&format!("trigger.{field}"))
     }
 
+    /// The key of the datastore that it leads to, if it does.
+    #[must_use]
+    pub fn system_key(&self) -> Option<String> {
+        None
+    }
+
     /// The first value that the path leads to.
     #[must_use]
     pub fn first<'v>(&self, payload: &'v Value) -> Option<&'v Value> {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::action::{name, unknown_parameter};
+use super::window::{read_throttle, read_window};
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Key, Node};
@@ -12,6 +13,9 @@ use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Notify,
 use crate::rule::book::{CompiledRule, Part};
 use crate::template::value::ValueTemplate;
 
+/// The highest ceiling of a rule.
+const MOST_IN_A_MINUTE: u64 = 1_000_000;
+
 /// Reads one rule. Faults are collected; a rule comes back only if it could run.
 pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &mut Faults) -> Option<CompiledRule> {
     let mut fields = Fields::of(source, node, "a rule", faults)?;
@@ -20,11 +24,7 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
     let description = fields.text("description").unwrap_or_default();
     let enabled = fields.boolean("enabled").unwrap_or(true);
     let mode = if fields.word("mode", &["active", "shadow"]) == Some("shadow") { Mode::Shadow } else { Mode::Active };
-    if let Some(node) = fields.node("type")
-        && fields.word("type", &["standard", "backstop"]) == Some("backstop")
-    {
-        fields.fault(node, "backstop rules are not carried out by this version");
-    }
+    let backstop = fields.word("type", &["standard", "backstop"]) == Some("backstop");
     let trigger_node = fields.required("trigger");
     let trigger = trigger_node.and_then(|node| read_trigger(&mut fields, node));
     let criteria_pairs = fields.map("criteria");
@@ -38,7 +38,19 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
     });
     let when_node = fields.node("when");
     let when = fields.text("when").zip(when_node).map(|(value, node)| Source { value, place: source.place(node.line, node.column) });
-    for later in ["window", "throttle", "events", "correlate", "ceiling", "tags", "context"] {
+    let window_node = fields.node("window");
+    let window = window_node.and_then(|node| read_window(&mut fields, node));
+    let throttle_node = fields.node("throttle");
+    let throttle = throttle_node.and_then(|node| read_throttle(&mut fields, node));
+    let late = fields.duration("late").unwrap_or(DEFAULT_LATE);
+    let ceiling = fields.node("ceiling").and_then(|node| {
+        let count = fields.count("ceiling")?;
+        if !(1..=MOST_IN_A_MINUTE).contains(&count) {
+            fields.fault(node, format!("`ceiling` must be from 1 to {MOST_IN_A_MINUTE} executions a minute"));
+        }
+        u32::try_from(count).ok()
+    });
+    for later in ["events", "correlate", "tags", "context"] {
         fields.not_yet(later);
     }
     let action_node = fields.required("action");
@@ -52,6 +64,9 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         .map(|(key, node)| (key.text.clone(), Source { value: node.value(), place: source.place(node.line, node.column) }));
     let place = action_node.map_or_else(|| source.place(node.line, node.column), |node| source.place(node.line, node.column));
     let (trigger, trigger_parameters, trigger_pairs) = trigger?;
+    if (window_node.is_some() && window.is_none()) || (throttle_node.is_some() && throttle.is_none()) {
+        return None; // told above
+    }
     let rule = Rule {
         reference: format!("{pack}.{}", name?),
         description,
@@ -62,11 +77,11 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         criteria: criteria?,
         at_least,
         when,
-        backstop: false,
-        window: None,
-        throttle: None,
-        late: DEFAULT_LATE,
-        ceiling: DEFAULT_CEILING,
+        backstop,
+        window,
+        throttle,
+        late,
+        ceiling: ceiling.unwrap_or(DEFAULT_CEILING),
         action: action?,
         parameters: parameters.collect(),
         notify,
@@ -83,6 +98,8 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
                     Part::CriterionKey(index) => place_of_key(&criteria_pairs[index].0),
                     Part::CriterionPattern(index) => place_of_pattern(&criteria_pairs[index].1),
                     Part::When => when_node.map_or((node.line, node.column), |node| (node.line, node.column)),
+                    Part::WindowBy => window_node.map_or((node.line, node.column), |node| (node.line, node.column)),
+                    Part::ThrottleBy => throttle_node.map_or((node.line, node.column), |node| (node.line, node.column)),
                     Part::Parameter(index) => (parameter_pairs[index].1.line, parameter_pairs[index].1.column),
                 };
                 faults.push(source.fault(line, column, fault.message));

