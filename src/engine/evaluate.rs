@@ -89,6 +89,9 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
                 ready.push(delivery);
             }
             evaluate(&engine, std::mem::take(&mut ready), &mut prepared, None).await;
+            if timing.next(&engine) <= engine.clock.now() {
+                timing.beside(&engine, &mut prepared).await; // under load there is no other time for it
+            }
             in_flight = Some(InFlight::start(&engine, std::mem::take(&mut prepared)));
         }
     }

@@ -26,3 +26,4 @@ mod steps;
 mod store_cli;
 mod tidy;
 mod vectors;
+mod windows;
