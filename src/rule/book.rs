@@ -14,7 +14,8 @@ use crate::model::hash::{Revision, fingerprint};
 use crate::model::path::FieldPath;
 use crate::model::rule::{Rule, Source, WindowKind};
 use crate::script::expr::Expression;
-use crate::template::value::{ValueTemplate, sole_expression, system_keys};
+use crate::template::keys::system_keys;
+use crate::template::value::{ValueTemplate, sole_expression};
 
 /// The names that guards and parameters may use.
 pub const NAMES: &[&str] = &["trigger", "event", "now", "kv", "st2kv"];
@@ -139,7 +140,7 @@ impl CompiledRule {
         for (index, (_, source)) in rule.parameters.iter().enumerate() {
             named(Part::Parameter(index), &source.value);
         }
-        keys.extend(tests.iter().filter_map(|(path, _)| path.system_key()));
+        keys.extend(tests.iter().filter_map(|(path, _)| path.system_key().map(str::to_string)));
         if !faults.is_empty() {
             return Err(faults);
         }

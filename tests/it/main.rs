@@ -22,6 +22,7 @@ mod model;
 mod power;
 mod retention;
 mod services;
+mod stackstorm;
 mod steps;
 mod store_cli;
 mod tidy;
