@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::fields::FieldReader;
+use super::index::{Entry, Index};
 use super::operators::Test;
 use crate::model::hash::Revision;
 use crate::model::path::FieldPath;
@@ -117,17 +118,35 @@ pub(super) struct Placed {
     pub slots: Vec<usize>,
 }
 
+impl Placed {
+    fn entry(&self) -> Entry<'_> {
+        let rule = &self.rule;
+        let (of_equalities, of_tests) = self.slots.split_at(rule.equalities.len());
+        Entry {
+            equalities: of_equalities.iter().copied().zip(rule.equalities.iter().map(|(_, value)| value)).collect(),
+            criteria: of_tests.iter().copied().zip(&rule.rule.criteria).collect(),
+            needed: rule.rule.at_least.unwrap_or(rule.tests.len()),
+        }
+    }
+}
+
 /// The rules of one trigger and the fields that they read.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     pub reader: FieldReader,
     pub rules: Vec<Placed>,
+    pub index: Index,
 }
 
 impl Shelf {
     pub(super) fn add(&mut self, rule: Arc<CompiledRule>) {
         let slots = rule.paths().map(|path| self.reader.slot(path)).collect();
         self.rules.push(Placed { rule, slots });
+    }
+
+    fn build_index(&mut self) {
+        let entries: Vec<Entry<'_>> = self.rules.iter().map(Placed::entry).collect();
+        self.index = Index::build(&entries);
     }
 }
 
@@ -142,6 +161,24 @@ impl RuleBook {
     /// Puts rules together. Those that are not enabled are known, but not tried.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
+        let mut book = Self::shelved(rules);
+        for shelf in book.shelves.values_mut() {
+            shelf.build_index();
+        }
+        book
+    }
+
+    /// The same without an index: every rule of a trigger is tried for each of its events. To compare with.
+    #[must_use]
+    pub fn unindexed(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
+        let mut book = Self::shelved(rules);
+        for shelf in book.shelves.values_mut() {
+            shelf.index = Index::of_all(shelf.rules.len());
+        }
+        book
+    }
+
+    fn shelved(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
         let mut book = Self::default();
         for rule in rules {
             book.rules.insert(rule.rule.reference.clone(), Arc::new(rule));

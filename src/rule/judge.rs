@@ -78,7 +78,10 @@ pub fn judge(book: &RuleBook, event: &Event) -> Result<Judgement, String> {
     let Some(shelf) = book.shelves.get(&event.trigger) else { return Ok(judgement) };
     let fields = shelf.reader.read(event.payload.text())?;
     let facts = Facts::new(event);
-    for placed in &shelf.rules {
+    let mut candidates = Vec::new();
+    shelf.index.candidates(&fields, &mut candidates);
+    for position in candidates {
+        let placed = &shelf.rules[position as usize];
         let decision = decide(placed, &fields, &facts);
         let (matched, kept) = (decision.reason == Reason::Matched, decision.is_kept());
         if !kept {
@@ -153,16 +156,23 @@ pub fn explain(rule: &Arc<CompiledRule>, event: &Event) -> Result<(Verdict, Opti
 struct Decision {
     reason: Reason,
     detail: Option<String>,
+    /// Whether an operator failed because there was no value.
+    nothing: bool,
 }
 
 impl Decision {
     fn because(reason: Reason) -> Self {
-        Self { reason, detail: None }
+        Self { reason, detail: None, nothing: false }
     }
 
-    /// Matches, near-misses and failures are stored; the rest can be recomputed.
+    /// Matches, near-misses and failures are stored; the rest can be recomputed. So can the failure of an operator that had no value:
+    /// what a rule wants of one kind of event is missing in all others.
     fn is_kept(&self) -> bool {
-        matches!(self.reason, Reason::Matched | Reason::Shadowed | Reason::GuardNotHeld | Reason::GuardFailed | Reason::CriterionFailed)
+        match self.reason {
+            Reason::Matched | Reason::Shadowed | Reason::GuardNotHeld | Reason::GuardFailed => true,
+            Reason::CriterionFailed => !self.nothing,
+            _ => false,
+        }
     }
 }
 
@@ -190,8 +200,11 @@ fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
         match outcome {
             Ok(Value::Bool(true)) => {}
             Ok(Value::Bool(false)) => return Decision::because(Reason::GuardNotHeld),
-            Ok(other) => return Decision { reason: Reason::GuardFailed, detail: Some(format!("`when` gave {other}, not true or false")) },
-            Err(error) => return Decision { reason: Reason::GuardFailed, detail: Some(error) },
+            Ok(other) => {
+                let detail = Some(format!("`when` gave {other}, not true or false"));
+                return Decision { detail, ..Decision::because(Reason::GuardFailed) };
+            }
+            Err(error) => return Decision { detail: Some(error), ..Decision::because(Reason::GuardFailed) },
         }
     }
     Decision::because(if rule.rule.mode == Mode::Shadow { Reason::Shadowed } else { Reason::Matched })
@@ -200,14 +213,17 @@ fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
 fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(), Decision> {
     let rule = &placed.rule;
     let needed = rule.rule.at_least.unwrap_or(rule.tests.len());
-    let (mut held, mut left, mut failure) = (0usize, rule.tests.len(), None);
+    let (mut held, mut left, mut failure, mut nothing) = (0usize, rule.tests.len(), None, false);
     for ((criterion, (_, test)), slot) in rule.rule.criteria.iter().zip(&rule.tests).zip(test_slots(placed)) {
         left -= 1;
         match test.holds(&fields.slots[slot], facts) {
             Ok(true) => held += 1,
             Ok(false) if rule.rule.at_least.is_none() => return Err(Decision::because(Reason::CriteriaNotHeld)),
             Ok(false) => {}
-            Err(error) => failure = failure.or_else(|| Some(format!("{}: {error}", criterion.key))),
+            Err(error) => {
+                failure = failure.or_else(|| Some(format!("{}: {error}", criterion.key)));
+                nothing |= fields.slots[slot].is_nothing();
+            }
         }
         if held + left < needed && failure.is_none() {
             return Err(Decision::because(Reason::CriteriaNotHeld));
@@ -217,7 +233,7 @@ fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(
         return Ok(());
     }
     let reason = if failure.is_some() && rule.rule.at_least.is_none() { Reason::CriterionFailed } else { Reason::CriteriaNotHeld };
-    Err(Decision { reason, detail: failure })
+    Err(Decision { reason, detail: failure, nothing })
 }
 
 fn parameters(rule: &CompiledRule, facts: &Facts<'_>) -> Result<Map<String, Value>, String> {
@@ -315,6 +331,16 @@ mod tests {
         assert_eq!(reason(guarded("<% trigger.env == \"prod\" %>"), &json!({"env": "gray"})), Reason::GuardNotHeld);
         assert_eq!(reason(guarded("<% trigger.a.b.c %>"), &json!({"env": "gray"})), Reason::GuardFailed);
         assert_eq!(reason(guarded("<% 1 %>"), &json!({"env": "gray"})), Reason::GuardFailed);
+    }
+
+    #[test]
+    fn what_failed_for_want_of_a_value_is_explained_but_not_kept() {
+        let high = rule(&[("trigger.cpu", Operator::Greaterthan, json!(80))], None, None);
+        for (payload, kept) in [(json!({"mem": 1}), 0), (json!({"cpu": null}), 0), (json!({"cpu": "81"}), 1)] {
+            assert_eq!(reason(high.clone(), &payload), Reason::CriterionFailed);
+            let book = RuleBook::new([CompiledRule::compile(high.clone()).unwrap()]);
+            assert_eq!(judge(&book, &event(&payload)).unwrap().near_misses.len(), kept, "{payload}");
+        }
     }
 
     #[test]
