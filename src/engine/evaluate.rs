@@ -21,7 +21,10 @@ use crate::model::ids::ExecutionId;
 use crate::model::json::RawJson;
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
-use crate::rule::judge::{Match, judge};
+use crate::model::rule::Rule;
+use crate::model::verdict::StoredVerdict;
+use crate::rule::book::RuleBook;
+use crate::rule::judge::{Match, Rendered, judge};
 use crate::store::{Batch, CommitError, Sighting};
 use crate::tasks::{self, Stop};
 
@@ -326,34 +329,26 @@ impl Work<'_> {
     }
 
     fn judge(&mut self, event: Event) -> StoredEvent {
-        let attempt = || {
-            catch_unwind(AssertUnwindSafe(|| judge(&self.catalog.rules, &event)))
-                .unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into()))
-        };
-        // Twice, because the second time tells a passing fault from one of the event.
-        let judgement = match attempt().or_else(|_| attempt()) {
-            Ok(judgement) => judgement,
+        match judged(&self.catalog.rules, &event) {
+            Ok(judged) => {
+                let requested = judged.matches.into_iter().map(|(matched, parameters)| {
+                    let execution = self.request(&event, &matched.rule.rule, &parameters);
+                    matched.verdict(Some(execution))
+                });
+                let verdicts = requested.chain(judged.near_misses).collect();
+                StoredEvent { event, ruleset: self.catalog.ruleset, verdicts, more_near_misses: judged.more_near_misses, set_aside: None }
+            }
             Err(detail) => {
                 tracing::warn!(event = %event.id, trigger = event.trigger, "set aside: {detail}");
-                return aside(event, Reason::EvaluationFailed, detail);
+                aside(event, Reason::EvaluationFailed, detail)
             }
-        };
-        let mut verdicts = Vec::with_capacity(judgement.matches.len() + judgement.near_misses.len());
-        for matched in judgement.matches {
-            let execution = self.request(&event, &matched);
-            let mut verdict = matched.verdict;
-            verdict.execution = Some(execution);
-            verdicts.push(verdict);
         }
-        verdicts.extend(judgement.near_misses);
-        StoredEvent { event, ruleset: self.catalog.ruleset, verdicts, more_near_misses: judgement.more_near_misses, set_aside: None }
     }
 
-    fn request(&mut self, event: &Event, matched: &Match) -> ExecutionId {
-        let rule = &matched.rule.rule;
+    fn request(&mut self, event: &Event, rule: &Rule, parameters: &Rendered) -> ExecutionId {
         let id = ExecutionId::of_rule(event.id, &rule.reference, 0);
         let action = self.catalog.actions.get(&rule.action);
-        let (parameters, fault) = match (action, &matched.parameters) {
+        let (parameters, fault) = match (action, parameters) {
             (None, _) => (Map::new(), Some((Reason::UnknownAction, self.catalog.no_action(&rule.action)))),
             (Some(action), _) if !action.enabled => {
                 (Map::new(), Some((Reason::UnknownAction, format!("action `{}` is not enabled", rule.action))))
@@ -384,6 +379,29 @@ impl Work<'_> {
         self.prepared.batch.requested.push(Arc::new(execution));
         id
     }
+}
+
+/// What the rules say about an event, with the parameters of those that match.
+struct Judged {
+    matches: Vec<(Match, Rendered)>,
+    near_misses: Vec<StoredVerdict>,
+    more_near_misses: u32,
+}
+
+fn judged(rules: &RuleBook, event: &Event) -> Result<Judged, String> {
+    let judged = || {
+        let mut judgement = judge(rules, event)?;
+        let matches = std::mem::take(&mut judgement.matches);
+        let rendered = |matched: Match| {
+            let parameters = judgement.parameters(&matched.rule);
+            (matched, parameters)
+        };
+        let matches = matches.into_iter().map(rendered).collect();
+        Ok(Judged { matches, near_misses: judgement.near_misses, more_near_misses: judgement.more_near_misses })
+    };
+    let attempt = || catch_unwind(AssertUnwindSafe(judged)).unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into()));
+    // Twice, because the second time tells a passing fault from one of the event.
+    attempt().or_else(|_| attempt())
 }
 
 fn aside(event: Event, reason: Reason, detail: String) -> StoredEvent {

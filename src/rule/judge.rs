@@ -10,20 +10,32 @@ use super::fields::Fields;
 use super::operators::{Surroundings, equal};
 use super::seen::Seen;
 use crate::model::event::Event;
+use crate::model::ids::ExecutionId;
 use crate::model::reason::Reason;
 use crate::model::rule::Mode;
 use crate::model::verdict::{CriterionVerdict, MAX_NEAR_MISSES, StoredVerdict, Verdict};
 use crate::template::value::Scope;
 
 /// What the rules say about an event.
-#[derive(Debug, Default)]
-pub struct Judgement {
+#[derive(Debug)]
+pub struct Judgement<'e> {
     /// Matches, in the order of the rules' names.
     pub matches: Vec<Match>,
     /// Near-misses and failures, at most [`MAX_NEAR_MISSES`].
     pub near_misses: Vec<StoredVerdict>,
     /// Near-misses beyond those.
     pub more_near_misses: u32,
+    facts: Facts<'e>,
+}
+
+impl Judgement<'_> {
+    /// The parameters of a rule's action, or why they could not be made.
+    ///
+    /// # Errors
+    /// In words, with the place.
+    pub fn parameters(&self, rule: &CompiledRule) -> Rendered {
+        parameters(rule, &self.facts)
+    }
 }
 
 /// A rule that matched.
@@ -31,16 +43,29 @@ pub struct Judgement {
 pub struct Match {
     /// The rule.
     pub rule: Arc<CompiledRule>,
-    /// Its verdict; the execution is filled in by whoever requests it.
-    pub verdict: StoredVerdict,
-    /// The parameters of the action, or why they could not be made.
-    pub parameters: Rendered,
+    /// What its criteria saw, in their order.
+    pub values: Vec<Value>,
+}
+
+impl Match {
+    /// The verdict that is stored.
+    #[must_use]
+    pub fn verdict(&self, execution: Option<ExecutionId>) -> StoredVerdict {
+        let (rule, revision) = (self.rule.rule.reference.clone(), self.rule.revision.clone());
+        StoredVerdict { rule, revision, reason: Reason::Matched, values: self.values.clone(), execution, detail: None }
+    }
 }
 
 /// What guards and templates see of an event; made only when the first of them needs it.
 struct Facts<'e> {
     event: &'e Event,
     scope: OnceLock<Result<Scope, String>>,
+}
+
+impl std::fmt::Debug for Facts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Facts").field("event", &self.event.id).finish_non_exhaustive()
+    }
 }
 
 impl Surroundings for Facts<'_> {
@@ -73,33 +98,28 @@ impl<'e> Facts<'e> {
 ///
 /// # Errors
 /// When the payload cannot be read.
-pub fn judge(book: &RuleBook, event: &Event) -> Result<Judgement, String> {
-    let mut judgement = Judgement::default();
+pub fn judge<'e>(book: &RuleBook, event: &'e Event) -> Result<Judgement<'e>, String> {
+    let mut judgement = Judgement { matches: Vec::new(), near_misses: Vec::new(), more_near_misses: 0, facts: Facts::new(event) };
     let Some(shelf) = book.shelves.get(&event.trigger) else { return Ok(judgement) };
     let fields = shelf.reader.read(event.payload.text())?;
-    let facts = Facts::new(event);
     let mut candidates = Vec::new();
     shelf.index.candidates(&fields, &mut candidates);
     for position in candidates {
         let placed = &shelf.rules[position as usize];
-        let decision = decide(placed, &fields, &facts);
-        let (matched, kept) = (decision.reason == Reason::Matched, decision.is_kept());
-        if !kept {
-            continue;
-        }
-        let verdict = StoredVerdict {
-            rule: placed.rule.rule.reference.clone(),
-            revision: placed.rule.revision.clone(),
-            reason: decision.reason,
-            values: test_slots(placed).map(|slot| fields.slots[slot].to_value()).collect(),
-            execution: None,
-            detail: decision.detail,
-        };
-        if matched {
-            let parameters = parameters(&placed.rule, &facts);
-            judgement.matches.push(Match { rule: Arc::clone(&placed.rule), verdict, parameters });
+        let decision = decide(placed, &fields, &judgement.facts);
+        let values = || test_slots(placed).map(|slot| fields.slots[slot].to_value()).collect();
+        if decision.reason == Reason::Matched {
+            judgement.matches.push(Match { rule: Arc::clone(&placed.rule), values: values() });
+        } else if !decision.is_kept() {
         } else if judgement.near_misses.len() < MAX_NEAR_MISSES {
-            judgement.near_misses.push(verdict);
+            judgement.near_misses.push(StoredVerdict {
+                rule: placed.rule.rule.reference.clone(),
+                revision: placed.rule.revision.clone(),
+                reason: decision.reason,
+                values: values(),
+                execution: None,
+                detail: decision.detail,
+            });
         } else {
             judgement.more_near_misses += 1;
         }
@@ -308,7 +328,7 @@ mod tests {
         let live = judge(&book, &event).unwrap();
         let (verdict, _) = explain(book.get("default.r").unwrap(), &event).unwrap();
         match (live.matches.first(), live.near_misses.first()) {
-            (Some(matched), _) => assert_eq!(matched.verdict.reason, verdict.reason),
+            (Some(_), _) => assert_eq!(verdict.reason, Reason::Matched),
             (_, Some(near)) => assert_eq!((near.reason, &near.detail), (verdict.reason, &verdict.detail)),
             _ => assert!(!verdict.matched),
         }
@@ -346,8 +366,9 @@ mod tests {
     #[test]
     fn a_missing_name_in_a_parameter_is_told_with_its_place() {
         let book = RuleBook::new([CompiledRule::compile(rule(&[], None, None)).unwrap()]);
-        let judgement = judge(&book, &event(&json!({"n": 1}))).unwrap();
-        let fault = judgement.matches[0].parameters.as_ref().unwrap_err();
+        let event = event(&json!({"n": 1}));
+        let judgement = judge(&book, &event).unwrap();
+        let fault = judgement.parameters(&judgement.matches[0].rule).unwrap_err();
         assert_eq!(fault, "r.yaml: parameter `app`: in the template: `trigger.app` is missing");
     }
 

@@ -186,7 +186,7 @@ fn compiled(rules: &[Rule]) -> Vec<CompiledRule> {
 /// The kept verdicts: matches, near-misses, and how many more.
 fn verdicts(book: &RuleBook, event: &Event) -> Value {
     let judgement = judge(book, event).unwrap();
-    let matches: Vec<_> = judgement.matches.iter().map(|matched| &matched.verdict).collect();
+    let matches: Vec<_> = judgement.matches.iter().map(|matched| matched.verdict(None)).collect();
     json!({"matches": matches, "near": judgement.near_misses, "more": judgement.more_near_misses})
 }
 
@@ -235,7 +235,7 @@ fn kept_verdicts_are_explained_by_the_same_reasons() {
         for _ in 0..20 {
             let event = event(&ids, &payload(&mut random, &Value::Null));
             let judgement = judge(&book, &event).unwrap();
-            let kept = judgement.matches.iter().map(|matched| &matched.verdict).chain(&judgement.near_misses);
+            let kept = judgement.matches.iter().map(|matched| matched.verdict(None)).chain(judgement.near_misses);
             let kept: Map<String, Value> = kept.map(|verdict| (verdict.rule.clone(), json!(verdict))).collect();
             for rule in book.iter() {
                 told(rule, &event, kept.get(&rule.rule.reference));
