@@ -1,5 +1,6 @@
 //! `signalman rule list|test|why`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +23,6 @@ use crate::model::verdict::Verdict;
 use crate::pack::{self, DEFAULT_PACK};
 use crate::rule::book::CompiledRule;
 use crate::rule::judge::{Known, explain};
-use crate::rule::switch;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -121,7 +121,7 @@ fn test(common: &Common, arguments: &TestArguments, environment: &Environment) -
     let rule = read_rule(&arguments.rule)?;
     let event = read_event(&arguments.event, arguments.now.unwrap_or_else(|| crate::clock::Clock::now(&crate::clock::SystemClock)))?;
     let compiled = Arc::new(rule);
-    let known = Known { off: switch::off(&compiled.rule, &compiled.revision, &[], event.received_at), ..Known::default() };
+    let known = Known::rehearsal(&compiled, &event, BTreeMap::new());
     let (verdict, rendered) =
         explain(&compiled, &event, &known).map_err(|error| Failure::misuse(format!("{}: {error}", arguments.event.display())))?;
     let found = find_action(&compiled.rule, common, arguments, environment)?;

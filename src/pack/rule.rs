@@ -8,7 +8,7 @@ use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Key, Node};
 use crate::model::action::{Action, cast};
-use crate::model::path::{FieldPath, Root, item_steps};
+use crate::model::path::item_steps;
 use crate::model::place::Place;
 use crate::model::rule::{Condition, Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Notify, Operator, Outcome, Rule, Source};
 use crate::rule::book::{CompiledRule, Part};

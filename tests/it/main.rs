@@ -17,6 +17,7 @@ mod faults;
 mod full_disk;
 mod hostile;
 mod image;
+mod index;
 mod journey;
 mod model;
 mod power;

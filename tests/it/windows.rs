@@ -164,7 +164,8 @@ async fn killed_at_any_moment_a_window_counts_each_event_once() {
             println!("{kills} kills, {count} events counted, {} times full", must.len());
             return;
         }
-        tokio::time::sleep(Duration::from_millis(5 + random.below(150))).await;
+        let enough = next.load(Ordering::SeqCst) + random.below(60);
+        eventually("some events to be taken", || async { (next.load(Ordering::SeqCst) >= enough).then_some(()) }).await;
         server.kill();
         sender.await.unwrap();
     }
