@@ -313,6 +313,10 @@ mod tests {
         }
         let found = ["any", "all", "any2any", "all2any"].map(|condition| search(condition, json!({}), json!([1])).unwrap());
         assert_eq!(found, [true, true, false, false]);
+        assert_eq!(
+            search("any", two.clone(), json!(vec![1; 10_001])).unwrap_err(),
+            "`search` looks at 10000 items at most, here are 10001"
+        );
         assert_eq!(search("any", two.clone(), json!(null)).unwrap_err(), "`search` needs a list or an object, not null");
         assert_eq!(test("search", two.clone(), None).unwrap_err(), "`search` needs a `condition`: one of any, all, any2any, all2any");
     }

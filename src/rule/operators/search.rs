@@ -18,6 +18,9 @@ pub const MAX_NESTED_SEARCHES: usize = 4;
 /// The most criteria of one `search`.
 pub const MAX_ITEM_CRITERIA: usize = 100;
 
+/// The most items that one `search` looks at.
+pub const MAX_ITEMS: usize = 10_000;
+
 /// The names that patterns inside `search` may use.
 const ITEM_NAMES: &[&str] = &["item", "kv", "st2kv"];
 
@@ -71,6 +74,9 @@ impl Search {
             },
             other => return Err(format!("`search` needs a list or an object, not {}", other.type_name())),
         };
+        if items.len() > MAX_ITEMS {
+            return Err(format!("`search` looks at {MAX_ITEMS} items at most, here are {}", items.len()));
+        }
         let mut failure = None;
         let mut passes = |item: &Value| self.passes(item, around, &mut failure);
         let held = match self.condition {
