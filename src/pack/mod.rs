@@ -8,6 +8,7 @@ mod manifest;
 pub mod rule;
 mod sensor;
 mod site;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,7 +34,7 @@ pub struct Site {
     pub actions: BTreeMap<String, Arc<Action>>,
     /// Triggers by `pack.name`.
     pub triggers: BTreeMap<String, Trigger>,
-    /// Sensors, webhooks among them.
+    /// Sensors, webhooks among them, and the timers that rules ask for.
     pub sensors: Vec<SensorDefinition>,
     /// Rules.
     pub rules: Vec<CompiledRule>,
