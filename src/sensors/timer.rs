@@ -37,8 +37,8 @@ const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 /// A shorter interval is not remembered over a restart: what it missed is over, and each time would be a commit.
 const REMEMBERED_FROM: Duration = Duration::from_secs(10);
 
-/// How late a missed time may be, unless the settings say otherwise; and at most.
-const LATE: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
+/// How late a missed time may be, unless the settings say otherwise; at least, since no wake-up is exact, and at most.
+const LATE: (Duration, Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(1), Duration::from_secs(86_400));
 
 /// How long a due time is known, so that it does not become two events when the process ends between event and state.
 const MEMORY: Duration = Duration::from_secs(86_400);
@@ -79,7 +79,7 @@ fn plan(polling: &Polling) -> Result<Timer, SetupFault> {
         Some("skip") => Missed::Skip,
         _ => Missed::Coalesce,
     };
-    let late = settings.duration("late", Duration::ZERO, LATE.1)?.unwrap_or(LATE.0);
+    let late = settings.duration("late", LATE.1, LATE.2)?.unwrap_or(LATE.0);
     settings.finish()?;
     let own = zone.unwrap_or(polling.time_zone);
     let schedule = match (cron, every.or(interval), date) {
@@ -235,7 +235,7 @@ mod tests {
             (json!({"cron": "0 0 31 2 *"}), "no date fits it"),
             (json!({"cron": "@daily", "time_zone": "Mars/Olympus"}), "`Mars/Olympus` is not a time zone"),
             (json!({"cron": "@daily", "missed": "ech"}), "did you mean `each`?"),
-            (json!({"cron": "@daily", "late": "2d"}), "`late`: must be from 0ms to 1d"),
+            (json!({"cron": "@daily", "late": "2d"}), "`late`: must be from 1s to 1d"),
             (json!({"evry": "1m"}), "a timer has no setting `evry`; did you mean `every`?"),
             (json!({"every": "1m", "zone": "UTC"}), "a timer has no setting `zone`"),
         ] {

@@ -21,6 +21,7 @@ mod journey;
 mod model;
 mod power;
 mod retention;
+mod sensors;
 mod services;
 mod steps;
 mod store_cli;
