@@ -91,7 +91,8 @@ impl SensorDefinition {
                 let parts = own.kind == other.kind && own.settings == other.settings && own.time_zone == other.time_zone;
                 let text = |polling: &Polling| polling.script.as_ref().map(|script| (script.file.clone(), script.text.clone()));
                 let (pack, others) = (&own.pack, &other.pack);
-                parts && text(own) == text(other) && pack.capabilities == others.capabilities && pack.config == others.config
+                let same_pack = pack.capabilities == others.capabilities && pack.config == others.config;
+                parts && text(own) == text(other) && same_pack && pack.secret_config == others.secret_config
             }
             // A webhook runs by being called, and is looked up then.
             (SensorKind::Webhook { .. }, SensorKind::Webhook { .. }) => true,

@@ -24,7 +24,7 @@ use crate::script::host::{ScriptFault, Surroundings};
 use crate::tasks::Stop;
 
 /// Events that go to the journal together.
-const EVENTS_AT_ONCE: usize = 500;
+const EVENTS_AT_ONCE: usize = 1_000;
 
 /// Watches until it is told to stop. Supervised: when it ends or fails, it is started again after a pause that grows.
 #[async_trait]
@@ -92,7 +92,7 @@ impl SensorContext {
         }
     }
 
-    /// Emits events; returns once they are durable. They go in groups of 500: where there are more, the first may be taken and the rest not.
+    /// Emits events; returns once they are durable. They go in groups of 1,000: where there are more, the first may be taken and the rest not.
     ///
     /// # Errors
     /// When some were not taken.

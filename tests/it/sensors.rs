@@ -597,7 +597,7 @@ async fn a_query_that_fails_leaves_the_others() {
         rig.end().await;
     }
     let rig = Rig::start(&prometheus("http://127.0.0.1:1", json!({})), Arc::default());
-    assert!(rig.says(0).await.contains("query `cpu` failed: POST http://127.0.0.1:1/api/v1/query: "));
+    assert!(rig.says(0).await.contains("queries `cpu`, `qps` failed: POST http://127.0.0.1:1/api/v1/query: "));
     rig.end().await;
 }
 

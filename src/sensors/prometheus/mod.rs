@@ -6,7 +6,7 @@
 pub mod join;
 pub mod reply;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -215,8 +215,7 @@ impl Prometheus {
             self.remember(cx, memory, joined.rows.into_keys().collect()).await?;
             return Ok(());
         }
-        let told: Vec<String> = faults.iter().map(|(query, fault)| format!("query `{query}` {fault}")).collect();
-        Err(told.join("; "))
+        Err(told(&faults))
     }
 
     async fn ask(&self, cx: &SensorContext, query: &str) -> Result<Answer, String> {
@@ -290,6 +289,18 @@ impl Prometheus {
         mask_text(&mut text, &secrets);
         text
     }
+}
+
+/// What is wrong with which queries; where several have the same fault, it is said once.
+fn told(faults: &[(String, String)]) -> String {
+    let mut queries: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (query, fault) in faults {
+        queries.entry(fault).or_default().push(format!("`{query}`"));
+    }
+    let one = |(fault, queries): (&str, Vec<String>)| {
+        format!("{} {} {fault}", if queries.len() == 1 { "query" } else { "queries" }, queries.join(", "))
+    };
+    queries.into_iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 fn warnings(answers: &[(String, Answer)]) -> BTreeSet<String> {
