@@ -253,6 +253,10 @@ impl Board {
     }
 
     fn show(&self, sensor: &str, status: &SensorStatus) {
+        if status.state == Standing::Disabled {
+            let _ = self.metrics.sensor_up.remove_label_values(&[sensor]); // it may never have had a value
+            return;
+        }
         let up = i64::from(matches!(status.state, Standing::Healthy | Standing::Starting) && status.down_since.is_none());
         self.metrics.sensor_up.with_label_values(&[sensor]).set(up);
     }

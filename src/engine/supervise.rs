@@ -178,8 +178,7 @@ impl Parts {
     async fn run(&self, definition: &SensorDefinition, polling: &Polling, stop: &Stop) -> Result<(), String> {
         let kind = sensors::kind(&polling.kind).ok_or_else(|| format!("there is no kind `{}`", polling.kind))?;
         let sensor = (kind.build)(polling, &self.surroundings).map_err(|fault| fault.to_string())?;
-        let own = Own { engine: Arc::clone(&self.engine), sensor: definition.reference.clone() };
-        let own = Arc::new(own);
+        let own = Arc::new(Own { engine: Arc::clone(&self.engine), sensor: definition.reference.clone(), kind: kind.name });
         let cx = SensorContext {
             name: definition.reference.clone(),
             trigger: definition.trigger.clone(),
@@ -234,6 +233,8 @@ async fn overdue(engine: &Engine, stop: &Stop) {
 struct Own {
     engine: Arc<Engine>,
     sensor: String,
+    /// Names the key: one kind does not read the state of another that had the name before.
+    kind: &'static str,
 }
 
 impl Own {
@@ -243,17 +244,14 @@ impl Own {
     }
 }
 
-/// The key under which a sensor's state lies.
-const STATE_KEY: &str = "state";
-
 #[async_trait]
 impl SensorState for Own {
     async fn load(&self) -> Result<Option<Value>, String> {
-        self.engine.store.key(&self.key_space(), STATE_KEY).await.map_err(|error| error.to_string())
+        self.engine.store.key(&self.key_space(), self.kind).await.map_err(|error| error.to_string())
     }
 
     async fn save(&self, state: &Value) -> Result<(), String> {
-        let change = KeyChange { pack: self.key_space(), name: STATE_KEY.into(), value: Some(state.clone()) };
+        let change = KeyChange { pack: self.key_space(), name: self.kind.into(), value: Some(state.clone()) };
         let batch = Batch { keys: vec![change], ..Batch::default() };
         self.engine.store.commit(&batch).await.map(|_| ()).map_err(|error| error.to_string())
     }

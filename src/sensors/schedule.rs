@@ -323,6 +323,9 @@ mod tests {
             ["Sun 03-29 01:30+01:00", "Sun 03-29 03:00+02:00", "Sun 03-29 03:30+02:00"]
         );
         assert_eq!(upcoming("0 2,3 * * *", berlin, "2026-03-29T00:00:00Z", 2), ["Sun 03-29 03:00+02:00", "Mon 03-30 02:00+02:00"]);
+        // A gap at midnight, and one of half an hour.
+        assert_eq!(upcoming("0 0 * * *", Tz::Africa__Cairo, "2026-04-23T12:00:00Z", 2), ["Fri 04-24 01:00+03:00", "Sat 04-25 00:00+03:00"]);
+        assert_eq!(upcoming("15 2 * * *", Tz::Australia__Lord_Howe, "2026-10-03T12:00:00Z", 1), ["Sun 10-04 02:30+11:00"]);
         // 2026-10-25: 02:00 to 03:00 is there twice.
         assert_eq!(
             upcoming("30 2 * * *", berlin, "2026-10-24T00:00:00Z", 3),

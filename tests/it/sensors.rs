@@ -363,7 +363,10 @@ async fn events(store: &dyn Store, trigger: &str) -> Vec<StoredEvent> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_runs_by_its_own_timer_also_after_the_process_was_down() {
     let rule = "trigger: {type: core.cron, parameters: {cron: \"0 * * * *\", late: 4h}}\naction: {ref: core.noop}\n";
-    let site = TestSite::new().file("rules/hourly.yaml", rule).file("rules/quarter.yaml", &rule.replace("0 *", "*/15 *"));
+    let site = TestSite::new()
+        .file("rules/hourly.yaml", rule)
+        .file("rules/quarter.yaml", &rule.replace("0 *", "*/15 *"))
+        .file("rules/any.yaml", "trigger: {type: core.cron}\naction: {ref: core.noop}\n");
     let (space, clock) = (MemorySpace::default(), SimulatedClock::at(at("2026-11-20T11:50:00Z")));
     let world = World::start_with_clock(&site, memory(&space), Arc::new(clock.clone())).await.unwrap();
     let engine = Arc::clone(&world.app.engine);
@@ -386,6 +389,7 @@ async fn a_rule_runs_by_its_own_timer_also_after_the_process_was_down() {
         (both == (1, 1)).then_some(())
     })
     .await;
+    assert_eq!(matched(Arc::clone(&engine.store), "default.any").await.len(), 2, "without parameters, the events of all timers");
     drop(engine);
     world.app.stop().await;
     // Down from 12:00 to 14:40.
@@ -628,16 +632,16 @@ async fn dumb(answers: Arc<AtomicBool>) -> String {
 async fn one_that_never_answers_delays_no_other_and_its_outage_is_told_once() {
     let (answers, lively) = (Arc::new(AtomicBool::new(false)), Target::answering(200, VECTOR).await);
     let silent = dumb(Arc::clone(&answers)).await;
-    let sensor = |url: &str, trigger: &str| {
-        format!("kind: prometheus\ntrigger: {trigger}\nsettings: {{url: \"{url}\", every: 1s, timeout: 500ms, queries: {{up: up}}}}\n")
+    let sensor = |url: &str, trigger: &str, timeout: &str| {
+        format!("kind: prometheus\ntrigger: {trigger}\nsettings: {{url: \"{url}\", every: 1s, timeout: {timeout}, queries: {{up: up}}}}\n")
     };
     let rule = "trigger: {type: core.sensor_down}\naction: {ref: core.echo, parameters: {text: \"{{trigger.sensor}}\"}}\n";
     let site = TestSite::new()
         .pack(&[
             ("triggers/slow.yaml", "name: slow\n"),
             ("triggers/quick.yaml", "name: quick\n"),
-            ("sensors/slow.yaml", &sensor(&silent, "t.slow")),
-            ("sensors/quick.yaml", &sensor(&lively.url, "t.quick")),
+            ("sensors/slow.yaml", &sensor(&silent, "t.slow", "500ms")),
+            ("sensors/quick.yaml", &sensor(&lively.url, "t.quick", "1m")),
             // One that fails in its own way all the time, and one that never comes to an end by itself.
             ("sensors/broken.yaml", "kind: rhai\ntrigger: t.quick\nsettings: {every: 1s}\n"),
             ("sensors/broken.rhai", "fn poll(state) { throw \"broken\"; }\n"),
@@ -719,6 +723,10 @@ async fn a_new_set_of_sensors_touches_only_what_has_changed() {
     world.app.supervisor.apply(&loaded.sensors);
     eventually("it to run again", || async { healthy("t.same").then_some(()) }).await;
     assert_eq!(board.get("t.new").unwrap().state, Standing::Disabled);
+    assert!(
+        !world.app.engine.metrics.text().contains("signalman_sensor_up{sensor=\"t.new\"}"),
+        "what is switched off is neither up nor down"
+    );
     assert_eq!(board.get("core.generic").unwrap().state, Standing::Healthy, "a webhook is called, and answers");
     world.app.stop().await;
 }
