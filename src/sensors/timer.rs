@@ -46,8 +46,12 @@ const MEMORY: Duration = Duration::from_secs(86_400);
 /// The pause before an event that was not taken is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// State that is further ahead of the clock than this is not believed: the clock was wrong when it was written.
+/// What a calendar has dealt with may lie so far ahead of a clock that was set back: the same times do not come again. What is further ahead
+/// is not believed, because the clock was wrong then. An interval goes on at once.
 const AHEAD: chrono::Duration = chrono::Duration::days(1);
+
+/// How often to look whether the clock was set back.
+const LOOK_AGAIN: chrono::Duration = chrono::Duration::minutes(1);
 
 struct Timer {
     schedule: Schedule,
@@ -115,7 +119,7 @@ impl Sensor for Timer {
         let mut until = self.begin(&cx).await?;
         loop {
             let now = cx.clock.now();
-            if until - now > AHEAD {
+            if until - now > self.ahead() {
                 tracing::warn!(sensor = cx.name, "the timer has dealt with times up to {until}, which lie ahead; it starts anew at {now}");
                 until = now;
             }
@@ -139,12 +143,34 @@ impl Sensor for Timer {
                 cx.stop.stopped().await; // it was due once, or no date is left
                 return Ok(());
             };
-            tokio::select! { () = cx.stop.stopped() => return Ok(()), () = cx.clock.sleep_until(next) => {} }
+            if !wait_for(&cx, next).await {
+                return Ok(());
+            }
         }
     }
 }
 
+/// Waits until the time has come, or the clock was set back; answers whether to go on rather than stop.
+async fn wait_for(cx: &SensorContext, at: DateTime<Utc>) -> bool {
+    let mut now = cx.clock.now();
+    while now < at {
+        let before = now;
+        let look = at.min(now + LOOK_AGAIN);
+        tokio::select! { () = cx.stop.stopped() => return false, () = cx.clock.sleep_until(look) => {} }
+        now = cx.clock.now();
+        if now < before {
+            break;
+        }
+    }
+    true
+}
+
 impl Timer {
+    /// How far ahead of the clock it may have dealt with times.
+    fn ahead(&self) -> chrono::Duration {
+        if matches!(self.schedule, Schedule::Every(_)) { chrono::Duration::zero() } else { AHEAD }
+    }
+
     /// Up to when this schedule has been dealt with. A new one begins now.
     async fn begin(&self, cx: &SensorContext) -> Result<DateTime<Utc>, SensorError> {
         let now = cx.clock.now();

@@ -243,13 +243,17 @@ async fn a_timer_remembers_over_restarts() {
     assert_eq!(notes.said()[1], "skipped 12");
     rig.end().await;
     // Another schedule under the same name begins anew; a state from the future is not believed.
-    for (settings, until) in
-        [(json!({"every": "2h"}), "2026-11-19T20:00:00Z"), (json!({"every": "1h", "late": "3h"}), "2099-01-01T00:00:00Z")]
-    {
+    for (settings, until, due) in [
+        (json!({"every": "2h"}), "2026-11-19T20:00:00Z", "2026-11-20T14:00:00Z"),
+        (json!({"every": "1h", "late": "3h"}), "2026-11-20T13:30:00Z", "2026-11-20T13:00:00Z"),
+        (json!({"every": "1h", "late": "3h"}), "2099-01-01T00:00:00Z", "2026-11-20T13:00:00Z"),
+    ] {
         *notes.state.lock().unwrap() = Some(state(until));
+        let said = notes.said().len();
         let mut rig = Rig::start(&timer(settings), Arc::clone(&notes));
+        rig.says(said).await;
         let events = rig.next(Duration::from_secs(3_600)).await;
-        assert!(events[0].occurred_at.unwrap() > at("2026-11-20T12:00:00Z"));
+        assert_eq!(events[0].occurred_at, Some(at(due)));
         rig.end().await;
     }
 }
