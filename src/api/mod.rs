@@ -7,6 +7,7 @@ mod executions;
 mod listing;
 pub mod problem;
 mod routes;
+mod sensors;
 pub mod server;
 mod store;
 mod stream;

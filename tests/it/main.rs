@@ -22,6 +22,7 @@ mod journey;
 mod model;
 mod power;
 mod retention;
+mod sensors;
 mod services;
 mod stackstorm;
 mod steps;
