@@ -12,6 +12,7 @@ mod execution;
 mod lint;
 mod progress;
 mod reference;
+mod reload;
 mod restore;
 mod rule;
 mod run;
@@ -127,6 +128,8 @@ enum Command {
     /// List and show sensors, and how they do
     #[command(subcommand)]
     Sensor(sensor::Command),
+    /// Read the site's files again, in a server that runs; faulty ones change nothing
+    Reload,
     /// Show what the bot says, live
     Chat(chat::Arguments),
     /// Write everything that is stored into one file, also while the server runs
@@ -165,6 +168,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
+        Command::Reload => reload::run(common, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
         Command::Backup(arguments) => backup::run(common, &arguments, environment),
         Command::Restore(arguments) => restore::run(common, &arguments, environment),
