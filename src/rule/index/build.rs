@@ -1,11 +1,12 @@
 //! Lays rules out in nodes: each goes by the clause that it shares with the fewest others, and where that is not enough, on by the next.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use super::affixes::{Affixes, End};
 use super::clauses::{Clause, Clauses, Key, Term, clauses};
 use super::ranges::{Range, Ranges};
-use super::{Branch, Entry, Hashed, Index, Node, RULE, Target, step};
+use super::{Branch, Entry, Hashed, Index, LEAF, Leaf, Need, Node, RULE, Target, step};
 
 /// So few rules are tried rather than told apart.
 const FEW: usize = 2;
@@ -38,13 +39,19 @@ pub(super) fn build(entries: &[Entry<'_>]) -> Index {
     let mut builder = Builder { index: Index::default(), affixes: HashMap::new(), rules };
     builder.affixes();
     let member = |(clauses, rule): (&Vec<_>, u32)| Member { rule, left: first_bits(clauses.len()), spread: false };
-    let members = builder.rules.iter().zip(0..RULE).map(member).collect();
+    let members = builder.rules.iter().zip(0..LEAF).map(member).collect();
     builder.node(members);
     let index = &mut builder.index;
     index.nodes.shrink_to_fit();
-    index.rules.shrink_to_fit();
+    index.here.shrink_to_fit();
+    index.leaves.shrink_to_fit();
+    index.needs.shrink_to_fit();
     index.steps.shrink_to_fit();
     builder.index
+}
+
+fn narrowed(position: usize) -> u32 {
+    u32::try_from(position).ok().filter(|position| *position < LEAF).expect("there are less than a thousand million rules and terms")
 }
 
 fn first_bits(count: usize) -> u64 {
@@ -61,28 +68,40 @@ fn conjunction<'r>(clauses: Clauses<'r>, shared: &Shared) -> Vec<Clause<'r>> {
     all
 }
 
-/// How many rules share the terms of clauses.
-struct Shared(HashMap<Key, u32, Hashed>);
+/// How many rules share the terms of clauses, and name their fields.
+#[derive(Default)]
+struct Shared {
+    terms: HashMap<Key, u32, Hashed>,
+    fields: BTreeMap<u32, u32>,
+}
 
 impl Shared {
     fn of<'c, 'r: 'c>(clauses: impl Iterator<Item = &'c Clause<'r>>) -> Self {
-        let mut counts = HashMap::default();
+        let mut shared = Self::default();
         for term in clauses.flatten() {
-            if let Term::Value { key, .. } | Term::Affix { key, .. } = term {
-                *counts.entry(*key).or_default() += 1;
+            if let Term::Value { slot, key } | Term::Affix { slot, key, .. } = term {
+                *shared.terms.entry(*key).or_default() += 1;
+                *shared.fields.entry(*slot).or_default() += 1;
             }
         }
-        Self(counts)
+        shared
     }
 
-    /// Lower is better: values and texts by how many share them, ranges after all of those, then whether a field is there at all.
-    fn rank(&self, clause: &Clause<'_>) -> (u8, u64) {
+    /// Lower is better: values and texts by how many share them, ranges after all of those, then whether a field is there at all. Where
+    /// it makes little difference, the field that most rules name: so an event is asked for few.
+    fn rank(&self, clause: &Clause<'_>) -> (u8, u32, Reverse<u32>, u32) {
         let of_term = |term: &Term<'_>| match term {
-            Term::Value { key, .. } | Term::Affix { key, .. } => (0, self.0.get(key).copied().map_or(0, u64::from)),
+            Term::Value { key, .. } | Term::Affix { key, .. } => (0, self.terms.get(key).copied().map_or(0, u64::from)),
             Term::Range { .. } => (1, 1),
             Term::Present { .. } => (2, 1),
         };
-        clause.iter().map(of_term).fold((0, 0), |(worst, sum), (kind, count)| (worst.max(kind), sum + count))
+        let (kind, sum) = clause.iter().map(of_term).fold((0, 0), |(worst, sum), (kind, count)| (worst.max(kind), sum + count));
+        let slot = match clause.first() {
+            Some(Term::Value { slot, .. } | Term::Affix { slot, .. } | Term::Present { slot } | Term::Range { slot, .. }) => *slot,
+            None => 0,
+        };
+        let named = self.fields.get(&slot).copied().unwrap_or(0);
+        (kind, sum.checked_ilog2().unwrap_or(0) / 2, Reverse(named), slot)
     }
 }
 
@@ -94,7 +113,7 @@ struct Ways<'r> {
     values: BTreeMap<u32, BTreeMap<Key, Vec<Member>>>,
     affixes: BTreeMap<(u32, End), ByText<'r>>,
     present: BTreeMap<u32, Vec<Member>>,
-    ranges: BTreeMap<u32, Vec<Range>>,
+    ranges: BTreeMap<u32, Vec<(f64, f64, Member)>>,
 }
 
 impl<'r> Builder<'r> {
@@ -106,33 +125,56 @@ impl<'r> Builder<'r> {
             }
         }
         for ((slot, end), texts) in texts {
-            let position = u32::try_from(self.index.affixes.len()).expect("there are less lists than fields");
+            let position = narrowed(self.index.affixes.len());
             self.affixes.insert((slot, end), position);
             self.index.affixes.push(Affixes::new(end, texts));
         }
     }
 
     fn target(&mut self, members: Vec<Member>) -> Target {
-        if let [one] = members[..] { Target(RULE | one.rule) } else { Target(self.node(members)) }
+        if let [one] = members[..] { self.leaf(one) } else { Target(self.node(members)) }
+    }
+
+    /// A rule, with what it needs besides what led to it.
+    fn leaf(&mut self, member: Member) -> Target {
+        let first = self.index.needs.len();
+        for (bit, clause) in self.rules[member.rule as usize].iter().take(CLAUSES).enumerate() {
+            match clause[..] {
+                _ if member.left & (1 << bit) == 0 => {}
+                [Term::Value { slot, key }] => self.index.needs.push(Need::Value { slot, key }),
+                [Term::Range { slot, low, high }] => self.index.needs.push(Need::Range { slot, low, high }),
+                _ => {}
+            }
+        }
+        let count = self.index.needs.len() - first;
+        if count == 0 {
+            return Target(RULE | member.rule);
+        }
+        let number = narrowed(self.index.leaves.len());
+        self.index.leaves.push(Leaf { rule: member.rule, first: narrowed(first), count: narrowed(count) });
+        Target(LEAF | number)
     }
 
     fn node(&mut self, members: Vec<Member>) -> u32 {
-        let number = u32::try_from(self.index.nodes.len()).expect("there are less nodes than clauses");
+        let number = narrowed(self.index.nodes.len());
         self.index.nodes.push(Node::default());
         let (mut here, ways) = self.ways(members);
         let branches = self.branches(number, ways, &mut here);
-        let first = u32::try_from(self.index.rules.len()).expect("there are less rules here than terms");
-        let count = u32::try_from(here.len()).expect("there are less rules here than rules");
-        self.index.rules.extend(here);
+        let first = narrowed(self.index.here.len());
+        let count = narrowed(here.len());
+        for member in here {
+            let leaf = self.leaf(member);
+            self.index.here.push(leaf);
+        }
         self.index.nodes[number as usize] = Node { first, count, branches };
         number
     }
 
     /// The rules that stay, and where the others go.
-    fn ways(&self, members: Vec<Member>) -> (Vec<u32>, Ways<'r>) {
+    fn ways(&self, members: Vec<Member>) -> (Vec<Member>, Ways<'r>) {
         let mut ways = Ways::default();
         if members.len() <= FEW {
-            return (members.iter().map(|member| member.rule).collect(), ways);
+            return (members, ways);
         }
         let mut here = Vec::new();
         let left = |member: &Member| {
@@ -143,7 +185,7 @@ impl<'r> Builder<'r> {
         let shared = Shared::of(members.iter().flat_map(left).map(|(_, clause)| clause));
         for member in members {
             let Some((bit, clause)) = left(&member).min_by_key(|(_, clause)| shared.rank(clause)) else {
-                here.push(member.rule);
+                here.push(member);
                 continue;
             };
             let next = Member { left: member.left & !(1 << bit), spread: member.spread || clause.len() > 1, ..member };
@@ -154,14 +196,14 @@ impl<'r> Builder<'r> {
                         ways.affixes.entry((slot, end)).or_default().entry(text).or_insert((key, Vec::new())).1.push(next);
                     }
                     Term::Present { slot } => ways.present.entry(slot).or_default().push(next),
-                    Term::Range { slot, low, high } => ways.ranges.entry(slot).or_default().push(Range::new(low, high, member.rule)),
+                    Term::Range { slot, low, high } => ways.ranges.entry(slot).or_default().push((low, high, next)),
                 }
             }
         }
         (here, ways)
     }
 
-    fn branches(&mut self, number: u32, ways: Ways<'r>, here: &mut Vec<u32>) -> Box<[Branch]> {
+    fn branches(&mut self, number: u32, ways: Ways<'r>, here: &mut Vec<Member>) -> Box<[Branch]> {
         let mut branches = Vec::new();
         for (slot, by_key) in ways.values {
             for (key, members) in by_key {
@@ -177,15 +219,18 @@ impl<'r> Builder<'r> {
             let target = self.target(members);
             branches.push(Branch::Present { slot, target });
         }
-        branches.extend(ways.ranges.into_iter().map(|(slot, ranges)| Branch::Range { slot, ranges: Ranges::new(ranges) }));
+        for (slot, ranges) in ways.ranges {
+            let ranges = ranges.into_iter().map(|(low, high, member)| Range::new(low, high, self.leaf(member))).collect();
+            branches.push(Branch::Range { slot, ranges: Ranges::new(ranges) });
+        }
         branches.into()
     }
 
     /// Leads from a node to rules. Those whose place is taken, as two hashes are the same, stay at the node.
-    fn lead(&mut self, number: u32, key: Key, members: Vec<Member>, here: &mut Vec<u32>) -> Option<Target> {
+    fn lead(&mut self, number: u32, key: Key, members: Vec<Member>, here: &mut Vec<Member>) -> Option<Target> {
         let step = step(number, key);
         if self.index.steps.contains_key(&step) {
-            here.extend(members.iter().map(|member| member.rule));
+            here.extend(members);
             return None;
         }
         // Taken before what is below is laid out.
