@@ -142,8 +142,8 @@ fn criterion(field: &str, operator: Operator, pattern: Value) -> Criterion {
 
 /// As a file of the site would give it.
 fn rule(number: usize, criteria: Vec<Criterion>) -> Rule {
-    let file = format!("rules/bench/rule_{number}.yaml");
-    let place = |line, column| Place { line, column, ..Place::file(file.as_str()) };
+    let file = Place::file(format!("rules/bench/rule_{number}.yaml"));
+    let place = |line, column| Place { line, column, ..file.clone() };
     let source = |value: &str, line| Source { value: json!(value), place: place(line, 9) };
     Rule {
         reference: format!("bench.rule_{number}"),
