@@ -3,8 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::affixes::{Affixes, End};
-use super::clauses::{Clause, Clauses, Key, Term, clauses};
+use super::clauses::{Clause, Clauses, End, Key, Term, clauses};
 use super::ranges::{Range, Ranges};
 use super::{Branch, Entry, Hashed, Index, LEAF, Leaf, Need, Node, RULE, Target, step};
 
@@ -24,20 +23,17 @@ struct Member {
     spread: bool,
 }
 
-struct Builder<'r> {
+struct Builder {
     index: Index,
     /// The clauses of each rule.
-    rules: Vec<Vec<Clause<'r>>>,
-    /// Where in the index the texts of a field are.
-    affixes: HashMap<(u32, End), u32>,
+    rules: Vec<Vec<Clause>>,
 }
 
 pub(super) fn build(entries: &[Entry<'_>]) -> Index {
-    let all: Vec<Clauses<'_>> = entries.iter().map(clauses).collect();
+    let all: Vec<Clauses> = entries.iter().map(clauses).collect();
     let shared = Shared::of(all.iter().flat_map(|clauses| clauses.all.iter().chain(clauses.some.iter().flat_map(|(_, some)| some))));
-    let rules: Vec<Vec<Clause<'_>>> = all.into_iter().map(|clauses| conjunction(clauses, &shared)).collect();
-    let mut builder = Builder { index: Index::default(), affixes: HashMap::new(), rules };
-    builder.affixes();
+    let rules: Vec<Vec<Clause>> = all.into_iter().map(|clauses| conjunction(clauses, &shared)).collect();
+    let mut builder = Builder { index: Index::default(), rules };
     let member = |(clauses, rule): (&Vec<_>, u32)| Member { rule, left: first_bits(clauses.len()), spread: false };
     let members = builder.rules.iter().zip(0..LEAF).map(member).collect();
     builder.node(members);
@@ -59,7 +55,7 @@ fn first_bits(count: usize) -> u64 {
 }
 
 /// Where some of several clauses must hold, the rarest of them stand for all, as few as may be.
-fn conjunction<'r>(clauses: Clauses<'r>, shared: &Shared) -> Vec<Clause<'r>> {
+fn conjunction(clauses: Clauses, shared: &Shared) -> Vec<Clause> {
     let mut all = clauses.all;
     if let Some((enough, mut some)) = clauses.some {
         some.sort_by_key(|clause| shared.rank(clause));
@@ -76,7 +72,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn of<'c, 'r: 'c>(clauses: impl Iterator<Item = &'c Clause<'r>>) -> Self {
+    fn of<'c>(clauses: impl Iterator<Item = &'c Clause>) -> Self {
         let mut shared = Self::default();
         for term in clauses.flatten() {
             if let Term::Value { slot, key } | Term::Affix { slot, key, .. } = term {
@@ -89,8 +85,8 @@ impl Shared {
 
     /// Lower is better: values and texts by how many share them, ranges after all of those, then whether a field is there at all. Where
     /// it makes little difference, the field that most rules name: so an event is asked for few.
-    fn rank(&self, clause: &Clause<'_>) -> (u8, u32, Reverse<u32>, u32) {
-        let of_term = |term: &Term<'_>| match term {
+    fn rank(&self, clause: &Clause) -> (u8, u32, Reverse<u32>, u32) {
+        let of_term = |term: &Term| match term {
             Term::Value { key, .. } | Term::Affix { key, .. } => (0, self.terms.get(key).copied().map_or(0, u64::from)),
             Term::Range { .. } => (1, 1),
             Term::Present { .. } => (2, 1),
@@ -105,32 +101,16 @@ impl Shared {
     }
 }
 
-type ByText<'r> = BTreeMap<&'r str, (Key, Vec<Member>)>;
-
 /// What goes on from a node, by kind and field.
 #[derive(Default)]
-struct Ways<'r> {
+struct Ways {
     values: BTreeMap<u32, BTreeMap<Key, Vec<Member>>>,
-    affixes: BTreeMap<(u32, End), ByText<'r>>,
+    affixes: BTreeMap<(u32, End), BTreeMap<(usize, Key), Vec<Member>>>,
     present: BTreeMap<u32, Vec<Member>>,
     ranges: BTreeMap<u32, Vec<(f64, f64, Member)>>,
 }
 
-impl<'r> Builder<'r> {
-    fn affixes(&mut self) {
-        let mut texts: BTreeMap<(u32, End), Vec<(&'r str, Key)>> = BTreeMap::new();
-        for term in self.rules.iter().flatten().flatten() {
-            if let Term::Affix { slot, end, text, key } = term {
-                texts.entry((*slot, *end)).or_default().push((text, *key));
-            }
-        }
-        for ((slot, end), texts) in texts {
-            let position = narrowed(self.index.affixes.len());
-            self.affixes.insert((slot, end), position);
-            self.index.affixes.push(Affixes::new(end, texts));
-        }
-    }
-
+impl Builder {
     fn target(&mut self, members: Vec<Member>) -> Target {
         if let [one] = members[..] { self.leaf(one) } else { Target(self.node(members)) }
     }
@@ -171,7 +151,7 @@ impl<'r> Builder<'r> {
     }
 
     /// The rules that stay, and where the others go.
-    fn ways(&self, members: Vec<Member>) -> (Vec<Member>, Ways<'r>) {
+    fn ways(&self, members: Vec<Member>) -> (Vec<Member>, Ways) {
         let mut ways = Ways::default();
         if members.len() <= FEW {
             return (members, ways);
@@ -192,8 +172,8 @@ impl<'r> Builder<'r> {
             for term in clause {
                 match *term {
                     Term::Value { slot, key } => ways.values.entry(slot).or_default().entry(key).or_default().push(next),
-                    Term::Affix { slot, end, text, key } => {
-                        ways.affixes.entry((slot, end)).or_default().entry(text).or_insert((key, Vec::new())).1.push(next);
+                    Term::Affix { slot, end, length, key } => {
+                        ways.affixes.entry((slot, end)).or_default().entry((length, key)).or_default().push(next);
                     }
                     Term::Present { slot } => ways.present.entry(slot).or_default().push(next),
                     Term::Range { slot, low, high } => ways.ranges.entry(slot).or_default().push((low, high, next)),
@@ -203,7 +183,7 @@ impl<'r> Builder<'r> {
         (here, ways)
     }
 
-    fn branches(&mut self, number: u32, ways: Ways<'r>, here: &mut Vec<Member>) -> Box<[Branch]> {
+    fn branches(&mut self, number: u32, ways: Ways, here: &mut Vec<Member>) -> Box<[Branch]> {
         let mut branches = Vec::new();
         for (slot, by_key) in ways.values {
             for (key, members) in by_key {
@@ -212,8 +192,10 @@ impl<'r> Builder<'r> {
             branches.push(Branch::Value { slot });
         }
         for ((slot, end), by_text) in ways.affixes {
-            let all = by_text.into_values().filter_map(|(key, members)| self.lead(number, key, members, here)).collect();
-            branches.push(Branch::Affix { slot, affixes: self.affixes[&(slot, end)], all });
+            let mut lengths: Vec<usize> = by_text.keys().map(|(length, _)| *length).collect();
+            lengths.dedup();
+            let all = by_text.into_iter().filter_map(|((_, key), members)| self.lead(number, key, members, here)).collect();
+            branches.push(Branch::Affix { slot, end, lengths: lengths.into(), all });
         }
         for (slot, members) in ways.present {
             let target = self.target(members);

@@ -5,10 +5,9 @@
 //!
 //! [`clauses`] says what must be so for a rule to be worth a try: some of these values, texts or numbers must stand in those fields. The
 //! rules lie in a tree of nodes ([`build`]). A node holds the rules that need nothing more, and leads to others by what an event has:
-//! the value of a field, the beginning or end of its text ([`affixes`]), that it is there at all. Rules that need a number in some range
+//! the value of a field, the beginning or end of its text, that it is there at all. Rules that need a number in some range
 //! lie at the node itself, in a tree of intervals ([`ranges`]). What else a rule needs stands beside it, so that few are tried in vain.
 
-mod affixes;
 mod build;
 mod clauses;
 mod ranges;
@@ -17,8 +16,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use self::affixes::Affixes;
-use self::clauses::Key;
+use self::clauses::{End, Key};
 use self::ranges::Ranges;
 use super::fields::Fields;
 use super::seen::Seen;
@@ -45,7 +43,6 @@ pub struct Index {
     here: Vec<Target>,
     leaves: Vec<Leaf>,
     needs: Vec<Need>,
-    affixes: Vec<Affixes>,
 }
 
 /// A place in the search.
@@ -61,8 +58,9 @@ struct Node {
 enum Branch {
     /// By the value of a field.
     Value { slot: u32 },
-    /// By the beginning or end of its text. A value that is no text is a failure that is told, so it leads to all of them.
-    Affix { slot: u32, affixes: u32, all: Box<[Target]> },
+    /// By the beginning or end of its text, of any of these lengths in bytes. A value that is no text is a failure that is told, so it
+    /// leads to all of them.
+    Affix { slot: u32, end: End, lengths: Box<[usize]>, all: Box<[Target]> },
     /// If it is there.
     Present { slot: u32, target: Target },
     /// Rules by the number that it is; all of them if it is something else.
@@ -190,8 +188,12 @@ impl Index {
                         by(key, found);
                     }
                 }
-                Branch::Affix { slot, affixes, all } => match &fields.slots[*slot as usize] {
-                    Seen::Text(text) => self.affixes[*affixes as usize].of(text).for_each(|key| by(key, found)),
+                Branch::Affix { slot, end, lengths, all } => match &fields.slots[*slot as usize] {
+                    Seen::Text(text) => {
+                        for length in lengths.iter().take_while(|length| **length <= text.len()) {
+                            by(clauses::key_of_affix(*slot, *end, *length, text.as_bytes()), found);
+                        }
+                    }
                     Seen::Missing | Seen::Null => {}
                     _ => all.iter().for_each(|target| self.follow(*target, fields, found)),
                 },
