@@ -58,6 +58,7 @@ pub(super) async fn emit(
         source: format!("api/{}", principal.describe().replace(' ', "/")),
         cause: ingest::cause(&headers),
         rejected: None,
+        pending: None,
     };
     let accepted = ingest::emit(&state.engine, &*state.journal, event).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))

@@ -23,7 +23,7 @@ use crate::engine::conduct::{self, ATTEMPTS_AT_ONCE, RunnerTable};
 use crate::engine::deliver::{self, Outbox};
 use crate::engine::host::EngineHost;
 use crate::engine::recover::{self, Recovered};
-use crate::engine::{Engine, EngineParts, evaluate, housekeeping, supervise};
+use crate::engine::{Engine, EngineParts, evaluate, housekeeping, own, ruling, supervise, switching};
 use crate::journal::{Journal, inline};
 use crate::model::ids::IdSource;
 use crate::model::sensor::SensorKind;
@@ -161,7 +161,8 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let table = runner_table(&surroundings, &config);
     let (outbox, postmen) = Outbox::new(chat_adapters(&config));
     let metrics = Arc::new(Metrics::new());
-    let catalog = Catalog::of(site, ruleset);
+    let switches = Arc::new(switching::load(&*store).await?);
+    let catalog = Catalog::of(site, ruleset, switches, clock.now());
     let sensors = catalog.sensors.clone();
     let webhooks: Vec<String> = sensors
         .iter()
@@ -180,6 +181,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::System { what: "cannot tell the address", source })?;
     let (open, recovered) = recover::settle(&engine).await?;
+    ruling::load(&engine).await?;
 
     // From the last consumer to the first producer, so that nothing is produced before somebody takes it.
     let (stop_delivery, delivery) = (Stop::new(), Arc::new(Tasks::new()));
@@ -211,6 +213,8 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let stop_background = Stop::new();
     let work = housekeeping::run(Arc::clone(&engine), config.retention, stop_background.clone());
     tasks.spawn_critical("housekeeping", stop_background.clone(), work, |_| {});
+    let work = own::run(Arc::clone(&engine), Arc::clone(&journal), stop_background.clone());
+    tasks.spawn_critical("events of our own", stop_background.clone(), work, |_| {});
     for sensor in sensors.into_iter().filter(|sensor| sensor.enabled) {
         let name = format!("sensor {}", sensor.reference);
         tasks.spawn(name, supervise::run(Arc::clone(&engine), sensor, Arc::clone(&journal), stop_background.clone()));

@@ -17,6 +17,22 @@ pub fn store_damaged(what: &str) -> String {
     format!("⚠️ {what}. What it holds cannot be read or removed; everything else goes on · `signalman store check`")
 }
 
+/// A rule asks for too much.
+#[must_use]
+pub fn held_by_ceiling(rule: &str, ceiling: u32) -> String {
+    format!(
+        "⚠️ Rule `{rule}` asks for more than {ceiling} executions a minute. They are kept and start at that pace; look why it matches so often, or raise its `ceiling` · `signalman rule disable {rule}`"
+    )
+}
+
+/// A rule is not tried any more.
+#[must_use]
+pub fn quarantined(rule: &str, event: &str) -> String {
+    format!(
+        "🛑 Rule `{rule}` is not tried any more: its `when` used up its budget ten times in a minute, the last time at event `{event}`. Make it simpler; a changed rule is tried again · `signalman rule enable {rule}`"
+    )
+}
+
 /// How an execution that a rule asked for ended.
 #[must_use]
 pub fn outcome(execution: &Execution) -> String {

@@ -1,5 +1,6 @@
 //! `signalman rule list|test|why`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::model::rule::Rule;
 use crate::model::verdict::Verdict;
 use crate::pack::{self, DEFAULT_PACK};
 use crate::rule::book::CompiledRule;
-use crate::rule::judge::explain;
+use crate::rule::judge::{Known, explain};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -120,8 +121,9 @@ fn test(common: &Common, arguments: &TestArguments, environment: &Environment) -
     let rule = read_rule(&arguments.rule)?;
     let event = read_event(&arguments.event, arguments.now.unwrap_or_else(|| crate::clock::Clock::now(&crate::clock::SystemClock)))?;
     let compiled = Arc::new(rule);
+    let known = Known::rehearsal(&compiled, &event, BTreeMap::new());
     let (verdict, rendered) =
-        explain(&compiled, &event).map_err(|error| Failure::misuse(format!("{}: {error}", arguments.event.display())))?;
+        explain(&compiled, &event, &known).map_err(|error| Failure::misuse(format!("{}: {error}", arguments.event.display())))?;
     let found = find_action(&compiled.rule, common, arguments, environment)?;
     if let Some(found) = &found {
         let faults = pack::rule::check_parameters(&compiled.rule, found);
@@ -137,7 +139,7 @@ fn test(common: &Common, arguments: &TestArguments, environment: &Environment) -
         "criteria": criteria(&verdict),
         "action": action,
         "detail": verdict.detail,
-        "not_applied": [],
+        "not_applied": not_applied(&compiled.rule),
     });
     if common.output == Output::Json {
         print_json(&answer);
@@ -153,6 +155,12 @@ fn test(common: &Common, arguments: &TestArguments, environment: &Environment) -
         }
     }
     Ok(if verdict.matched { Answer::Yes } else { Answer::No })
+}
+
+/// What a single event cannot show.
+fn not_applied(rule: &Rule) -> Vec<&'static str> {
+    let parts = [("window", rule.window.is_some()), ("throttle", rule.throttle.is_some()), ("backstop", rule.backstop)];
+    parts.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name).collect()
 }
 
 fn criteria(verdict: &Verdict) -> Vec<Value> {

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
+use chrono::{DateTime, Utc};
+
+use super::switching::Switches;
 use crate::document::fault::nearest;
 use crate::model::action::Action;
 use crate::model::message::Destination;
@@ -10,8 +13,11 @@ use crate::model::pack::Pack;
 use crate::model::sensor::{SensorDefinition, Trigger};
 use crate::pack::Site;
 use crate::rule::book::RuleBook;
+use crate::rule::judge::Off;
+use crate::rule::switch::{self, Switch};
 
 /// Everything that can be referred to by name.
+#[derive(Clone)]
 pub struct Catalog {
     /// Packs.
     pub packs: BTreeMap<String, Arc<Pack>>,
@@ -22,7 +28,11 @@ pub struct Catalog {
     /// Sensors, webhooks among them.
     pub sensors: Vec<SensorDefinition>,
     /// Rules.
-    pub rules: RuleBook,
+    pub rules: Arc<RuleBook>,
+    /// Rules that are not tried, and why.
+    pub off: Arc<Off>,
+    /// What people and the engine have switched on and off.
+    pub switches: Arc<Switches>,
     /// The number under which the rules are stored.
     pub ruleset: u64,
     /// Channels.
@@ -30,18 +40,40 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The catalog of a checked site, whose rules are stored as set number `ruleset`.
+    /// The catalog of a checked site at a time, whose rules are stored as set number `ruleset`.
     #[must_use]
-    pub fn of(site: Site, ruleset: u64) -> Self {
+    pub fn of(site: Site, ruleset: u64, switches: Arc<Switches>, now: DateTime<Utc>) -> Self {
+        let rules = RuleBook::new(site.rules);
+        let none = Vec::new();
+        let off = rules.iter().filter_map(|rule| {
+            let switches = switches.get(&rule.rule.reference).unwrap_or(&none);
+            Some((rule.rule.reference.as_str().into(), switch::off(&rule.rule, &rule.revision, switches, now)?))
+        });
         Self {
+            off: Arc::new(off.collect()),
+            switches,
             packs: site.packs,
             actions: site.actions,
             triggers: site.triggers,
             sensors: site.sensors,
-            rules: RuleBook::new(site.rules),
+            rules: Arc::new(rules),
             ruleset,
             channels: site.config.channels,
         }
+    }
+
+    /// The same after a rule was switched.
+    #[must_use]
+    pub fn switched(&self, reference: &str, history: Vec<Switch>, now: DateTime<Utc>) -> Self {
+        let (mut off, mut switches) = (Off::clone(&self.off), Switches::clone(&self.switches));
+        off.remove(reference);
+        if let Some(rule) = self.rules.get(reference)
+            && let Some(why) = switch::off(&rule.rule, &rule.revision, &history, now)
+        {
+            off.insert(reference.into(), why);
+        }
+        switches.insert(reference.to_string(), history);
+        Self { off: Arc::new(off), switches: Arc::new(switches), ..self.clone() }
     }
 
     /// Says that there is no such action, and which was probably meant.
@@ -77,6 +109,12 @@ pub struct CatalogCell(RwLock<Arc<Catalog>>);
 impl CatalogCell {
     pub(super) fn new(catalog: Catalog) -> Self {
         Self(RwLock::new(Arc::new(catalog)))
+    }
+
+    /// Puts another catalog in its place.
+    pub fn update(&self, change: impl FnOnce(&Catalog) -> Catalog) {
+        let mut place = self.0.write().expect("no panic happens while the lock is held");
+        *place = Arc::new(change(&place));
     }
 
     /// The catalog now; whoever has it keeps it, even when another takes its place.

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::stream::Item;
-use super::{Engine, notices};
+use super::{Engine, notices, own};
 use crate::clock::{self, Clock};
 use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, Status};
@@ -311,8 +311,9 @@ impl Conductor {
         effects.changed.push(id);
         if open.execution.state.status.is_final() {
             effects.closed += 1;
-            let message = notices::of(&self.engine.catalog.get(), &open.execution, self.engine.clock.now());
-            effects.batch.messages.extend(message);
+            let catalog = self.engine.catalog.get();
+            effects.batch.messages.extend(notices::of(&catalog, &open.execution, self.engine.clock.now()));
+            effects.batch.pending.extend(own::finished(&self.engine, &catalog, &open.execution));
         }
     }
 
@@ -402,6 +403,7 @@ impl Conductor {
     async fn commit_and_perform(&mut self, effects: Effects) -> bool {
         let Effects { batch, mut changed, starts, stops, replies, closed } = effects;
         let messages = batch.messages.clone();
+        let has_events = !batch.pending.is_empty();
         if !batch.is_empty() {
             let Some(sequence) = self.commit(&batch).await else { return false };
             let mut seen = HashSet::new();
@@ -427,6 +429,9 @@ impl Conductor {
             let _ = reply.send(answer); // whoever asked has gone
         }
         self.engine.outbox.wake(messages);
+        if has_events {
+            self.engine.own_events.notify_one();
+        }
         true
     }
 

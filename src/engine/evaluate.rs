@@ -1,31 +1,32 @@
 //! The evaluator: one task, in the order of arrival. Dedup, judge, commit event and decisions together, answer, hand over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::catalog::Catalog;
 use super::stream::Item;
-use super::{Engine, notices};
+use super::{Engine, notices, own, ruling, switching};
+use crate::chat::words;
 use crate::journal::AcceptError;
 use crate::journal::inline::Delivery;
 use crate::model::action::bind;
 use crate::model::event::{Accepted, Event, MAX_DEPTH, NewEvent, SetAside, StoredEvent};
 use crate::model::execution::{Change, Execution, Request};
-use crate::model::ids::ExecutionId;
+use crate::model::ids::{EventId, ExecutionId};
 use crate::model::json::RawJson;
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
-use crate::model::rule::Rule;
+use crate::model::rule::{Mode, Rule};
 use crate::model::verdict::StoredVerdict;
-use crate::rule::book::RuleBook;
-use crate::rule::judge::{Match, Rendered, judge};
-use crate::store::{Batch, CommitError, Sighting};
+use crate::rule::book::CompiledRule;
+use crate::rule::judge::{self, Match, Rendered, World, judge};
+use crate::store::{Batch, CommitError, Sighting, StoreError};
 use crate::tasks::{self, Stop};
 
 /// Deliveries that are evaluated and committed together at most.
@@ -37,6 +38,15 @@ const EVENTS_TOGETHER: usize = 4_096;
 /// An event counts as having happened at most this long after it was received, whatever its sender says.
 const FUTURE: Duration = Duration::minutes(1);
 
+/// How often it is looked whether anything could come, and a share of what is remembered for nothing is forgotten.
+const TICK: Duration = Duration::seconds(1);
+
+/// How often it is stored that the process is there, while rules wait for silence.
+const ALIVE: Duration = Duration::seconds(10);
+
+/// Silences that are told in one commit at most.
+const SILENCES_TOGETHER: usize = 256;
+
 /// Runs until the journal's senders are gone or the stop signal is given.
 ///
 /// While a commit is being synced, what arrives is judged already and waits for the next one: commits are as large as they are slow,
@@ -45,6 +55,7 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
     let mut in_flight: Option<InFlight> = None;
     let mut prepared = Prepared::default();
     let mut ready = Vec::with_capacity(DELIVERIES_TOGETHER);
+    let mut timing = Timing::from(engine.clock.now());
     loop {
         let room = prepared.room();
         tokio::select! {
@@ -53,6 +64,7 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
                 in_flight = None;
                 if !durable {
                     // It may have been judged by what has not become durable.
+                    engine.ruling.set_stale();
                     let lost = std::mem::take(&mut prepared);
                     refuse(lost.evaluated, &AcceptError::Unavailable("an earlier commit failed; try again".into()));
                 }
@@ -63,9 +75,12 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
                 }
                 evaluate(&engine, std::mem::take(&mut ready), &mut prepared, in_flight.as_ref()).await;
             }
+            () = engine.clock.sleep_until(timing.next(&engine)), if in_flight.is_none() => {
+                timing.beside(&engine, &mut prepared).await;
+            }
             () = stop.stopped() => break,
         }
-        if in_flight.is_none() && !prepared.evaluated.is_empty() {
+        if in_flight.is_none() && !prepared.is_empty() {
             // Connections that are ready to hand in something get their turn first: larger commits, without waiting for anybody.
             tokio::task::yield_now().await;
             let room = prepared.room();
@@ -75,10 +90,102 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
                 ready.push(delivery);
             }
             evaluate(&engine, std::mem::take(&mut ready), &mut prepared, None).await;
+            if timing.next(&engine) <= engine.clock.now() {
+                timing.beside(&engine, &mut prepared).await; // under load there is no other time for it
+            }
             in_flight = Some(InFlight::start(&engine, std::mem::take(&mut prepared)));
         }
     }
     settled(&mut in_flight).await; // whoever waited for it has its answer
+}
+
+/// What is done beside events, and when.
+struct Timing {
+    tick: DateTime<Utc>,
+    alive: DateTime<Utc>,
+    /// Silences could not be told; not before then.
+    not_before: DateTime<Utc>,
+}
+
+impl Timing {
+    fn from(now: DateTime<Utc>) -> Self {
+        Self { tick: now + TICK, alive: now, not_before: now }
+    }
+
+    fn next(&self, engine: &Engine) -> DateTime<Utc> {
+        let silence = engine.ruling.state().windows.next_deadline().and_then(DateTime::from_timestamp_millis);
+        silence.map_or(self.tick, |silence| self.tick.min(silence.max(self.not_before)))
+    }
+
+    async fn beside(&mut self, engine: &Engine, prepared: &mut Prepared) {
+        let now = engine.clock.now();
+        if now >= self.tick || self.tick - now > TICK {
+            self.tick = now + TICK;
+            let mut state = engine.ruling.state();
+            state.tick(!engine.load.has_room(), now);
+            if state.windows.is_waiting() && (now >= self.alive || self.alive - now > ALIVE) {
+                self.alive = now + ALIVE;
+                prepared.batch.settings.push(state.alive(now));
+            }
+            prepared.has_changes |= state.windows.has_changes();
+        }
+        if let Err(error) = silences(engine, prepared).await {
+            tracing::debug!("silences are told later: {error}");
+            self.not_before = now + TICK;
+        }
+    }
+}
+
+/// Runs what rules run that have waited for silence long enough.
+async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreError> {
+    let now = engine.clock.now();
+    let catalog = engine.catalog.get();
+    ruling::prepare(engine, &catalog).await?;
+    engine.store.health().await?;
+    let found = engine.ruling.state().windows.silences(now.timestamp_millis(), SILENCES_TOGETHER);
+    let mut told = Vec::new();
+    for silence in found {
+        let Some(rule) = catalog.rules.get(&silence.rule).filter(|rule| !catalog.off.contains_key(&rule.rule.reference[..])) else {
+            continue;
+        };
+        let last = match silence.last {
+            Some(id) => engine.store.event(id).await?.map(|stored| stored.event),
+            None => None,
+        };
+        let deadline = DateTime::from_timestamp_millis(silence.deadline).unwrap_or(now);
+        let last = last.unwrap_or_else(|| Event {
+            id: EventId(ulid::Ulid::nil()),
+            trigger: rule.rule.trigger.clone(),
+            key: Some(silence.key.clone()),
+            dedup_key: None,
+            occurred_at: deadline,
+            received_at: deadline,
+            source: "window".into(),
+            cause: None,
+            depth: 0,
+            payload: RawJson::of(&serde_json::json!({})),
+        });
+        told.push((silence, Arc::clone(rule), last, deadline));
+    }
+    let keys = engine.ruling.keys();
+    let mut work = Work { engine, catalog: &catalog, prepared, state: engine.ruling.state(), keys: &keys };
+    for (silence, rule, last, deadline) in told {
+        if rule.rule.mode == Mode::Shadow {
+            continue;
+        }
+        let parameters = judge::silence(&rule, &last, deadline, World { keys: &keys, off: &catalog.off });
+        let cause = Asked {
+            id: ExecutionId::of_silence(&silence.rule, &silence.key, deadline),
+            event: silence.last,
+            key: last.key.clone(),
+            depth: last.depth,
+            at: now,
+            reason: Reason::Silent,
+        };
+        work.request(cause, &rule.rule, &parameters);
+    }
+    work.prepared.has_changes = true;
+    Ok(())
 }
 
 /// Whether the commit in flight has become durable.
@@ -97,6 +204,8 @@ struct InFlight {
 
 impl InFlight {
     fn start(engine: &Arc<Engine>, prepared: Prepared) -> Self {
+        let mut prepared = prepared;
+        prepared.batch.windows = engine.ruling.state().windows.take_changes();
         let known = prepared.batch.sightings.iter().map(|sighting| (sighting.key.clone(), sighting.clone())).collect();
         let engine = Arc::clone(engine);
         Self { known, committed: tasks::spawn_bounded(async move { commit(&engine, prepared).await }) }
@@ -112,9 +221,15 @@ struct Prepared {
     known: HashMap<String, Sighting>,
     /// Where a key stands among the batch's sightings.
     changed: HashMap<String, usize>,
+    /// Whether there is something to commit beside what deliveries became.
+    has_changes: bool,
 }
 
 impl Prepared {
+    fn is_empty(&self) -> bool {
+        self.evaluated.is_empty() && !self.has_changes && self.batch.is_empty()
+    }
+
     /// How many more deliveries this commit takes.
     fn room(&self) -> usize {
         if self.batch.events.len() >= EVENTS_TOGETHER { 0 } else { DELIVERIES_TOGETHER.saturating_sub(self.evaluated.len()) }
@@ -129,7 +244,13 @@ struct Evaluated {
 
 /// Judges the events of deliveries. The only thing that is asked of the store is whether they are repeats.
 async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, prepared: &mut Prepared, in_flight: Option<&InFlight>) {
-    let known = if engine.load.has_room() {
+    if deliveries.is_empty() {
+        return;
+    }
+    let catalog = engine.catalog.get();
+    let known = if let Err(error) = ruling::prepare(engine, &catalog).await {
+        Err(AcceptError::Unavailable(error.to_string()))
+    } else if engine.load.has_room() {
         sightings(engine, &deliveries).await.map_err(|error| AcceptError::Unavailable(error.to_string()))
     } else {
         Err(engine.load.full())
@@ -154,8 +275,8 @@ async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, prepared: &mut Pre
                     }
                 }
             }
-            let catalog = engine.catalog.get();
-            let mut work = Work { engine, catalog: &catalog, prepared };
+            let keys = engine.ruling.keys();
+            let mut work = Work { engine, catalog: &catalog, prepared, state: engine.ruling.state(), keys: &keys };
             for mut delivery in deliveries {
                 let outcome = work.take(std::mem::take(&mut delivery.events));
                 work.prepared.evaluated.push(Evaluated { delivery, outcome });
@@ -196,6 +317,9 @@ async fn commit(engine: &Engine, prepared: Prepared) -> bool {
     for Evaluated { delivery, outcome } in evaluated {
         let _ = delivery.reply.send(outcome); // the sender has gone; its event stays
     }
+    if !batch.pending.is_empty() {
+        engine.own_events.notify_one();
+    }
     let mut items: Vec<Item> = batch.events.into_iter().map(Item::Event).collect();
     items.extend(batch.requested.into_iter().map(Item::Execution));
     engine.stream.publish(sequence, items);
@@ -232,11 +356,32 @@ async fn sightings(engine: &Engine, deliveries: &[Delivery]) -> Result<HashMap<S
     Ok(found.into_iter().flatten().map(|sighting| (sighting.key.clone(), sighting)).collect())
 }
 
+/// What the rules say about an event, with the parameters of those that match.
+struct Judged {
+    matches: Vec<(Rendered, Match)>,
+    near_misses: Vec<StoredVerdict>,
+    more_near_misses: u32,
+    keys: Map<String, Value>,
+    overruns: Vec<Arc<CompiledRule>>,
+}
+
 /// One commit in the making.
 struct Work<'e> {
     engine: &'e Engine,
     catalog: &'e Catalog,
     prepared: &'e mut Prepared,
+    state: MutexGuard<'e, ruling::State>,
+    keys: &'e BTreeMap<String, Value>,
+}
+
+/// Why an execution is asked for.
+struct Asked {
+    id: ExecutionId,
+    event: Option<EventId>,
+    key: Option<String>,
+    depth: u32,
+    at: DateTime<Utc>,
+    reason: Reason,
 }
 
 impl Work<'_> {
@@ -254,6 +399,7 @@ impl Work<'_> {
 
     fn take_one(&mut self, mut new: NewEvent) -> Accepted {
         let now = self.engine.clock.now();
+        self.prepared.batch.taken.extend(new.pending);
         let Some(dedup) = new.dedup.take() else { return self.accept(new, None) };
         let Some(mut sighting) = self.prepared.known.get(&dedup.key).cloned() else {
             let accepted = self.accept(new, Some(dedup.key.clone()));
@@ -329,24 +475,66 @@ impl Work<'_> {
     }
 
     fn judge(&mut self, event: Event) -> StoredEvent {
-        match judged(&self.catalog.rules, &event) {
-            Ok(judged) => {
-                let requested = judged.matches.into_iter().map(|(matched, parameters)| {
-                    let execution = self.request(&event, &matched.rule.rule, &parameters);
-                    matched.verdict(Some(execution))
-                });
-                let verdicts = requested.chain(judged.near_misses).collect();
-                StoredEvent { event, ruleset: self.catalog.ruleset, verdicts, more_near_misses: judged.more_near_misses, set_aside: None }
-            }
+        let world = World { keys: self.keys, off: &self.catalog.off };
+        let windows = &mut self.state.windows;
+        let judged = catch_unwind(AssertUnwindSafe(|| {
+            // Twice, because the second time tells a passing fault from one of the event; nothing is counted before it is read.
+            let mut judgement =
+                judge(&self.catalog.rules, &event, world, windows).or_else(|_| judge(&self.catalog.rules, &event, world, windows))?;
+            let matches = std::mem::take(&mut judgement.matches).into_iter();
+            let rendered = matches.map(|matched| (judgement.parameters(&matched.rule), matched)).collect();
+            Ok(Judged {
+                matches: rendered,
+                near_misses: judgement.near_misses,
+                more_near_misses: judgement.more_near_misses,
+                keys: judgement.keys,
+                overruns: judgement.overruns,
+            })
+        }));
+        let judged = match judged.unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into())) {
+            Ok(judged) => judged,
             Err(detail) => {
                 tracing::warn!(event = %event.id, trigger = event.trigger, "set aside: {detail}");
-                aside(event, Reason::EvaluationFailed, detail)
+                return aside(event, Reason::EvaluationFailed, detail);
             }
+        };
+        let mut verdicts = Vec::with_capacity(judged.matches.len() + judged.near_misses.len());
+        for (parameters, matched) in judged.matches {
+            let asked = Asked {
+                id: ExecutionId::of_rule(event.id, &matched.rule.rule.reference, 0),
+                event: Some(event.id),
+                key: event.key.clone(),
+                depth: event.depth,
+                at: event.received_at,
+                reason: Reason::Matched,
+            };
+            let execution = self.request(asked, &matched.rule.rule, &parameters);
+            verdicts.push(matched.verdict(Some(execution)));
+        }
+        verdicts.extend(judged.near_misses);
+        for rule in &judged.overruns {
+            self.overrun(rule, &event);
+        }
+        StoredEvent {
+            event,
+            ruleset: self.catalog.ruleset,
+            verdicts,
+            more_near_misses: judged.more_near_misses,
+            keys: judged.keys,
+            set_aside: None,
         }
     }
 
-    fn request(&mut self, event: &Event, rule: &Rule, parameters: &Rendered) -> ExecutionId {
-        let id = ExecutionId::of_rule(event.id, &rule.reference, 0);
+    /// A guard used up its budget; once too often, and its rule is not tried any more.
+    fn overrun(&mut self, rule: &CompiledRule, event: &Event) {
+        if self.state.overrun(&rule.rule.reference, event.received_at.timestamp_millis()) {
+            let batch = &mut self.prepared.batch;
+            switching::quarantine(self.engine, rule, event, batch);
+        }
+    }
+
+    fn request(&mut self, asked: Asked, rule: &Rule, parameters: &Rendered) -> ExecutionId {
+        let Asked { id, event, key, depth, at, reason } = asked;
         let action = self.catalog.actions.get(&rule.action);
         let (parameters, fault) = match (action, parameters) {
             (None, _) => (Map::new(), Some((Reason::UnknownAction, self.catalog.no_action(&rule.action)))),
@@ -363,49 +551,46 @@ impl Work<'_> {
             action: rule.action.clone(),
             parameters,
             requested_by: Principal::Rule(rule.reference.clone()),
-            requested_at: event.received_at,
-            event: Some(event.id),
-            key: event.key.clone(),
-            depth: event.depth,
+            requested_at: at,
+            event,
+            key,
+            depth,
             notify: rule.notify.clone(),
             idempotent: action.is_some_and(|action| action.idempotent),
         };
-        let mut execution = Execution::requested(id, request, Reason::Matched);
+        let mut execution = Execution::requested(id, request, reason);
+        let batch = &mut self.prepared.batch;
         if let Some((reason, error)) = fault {
-            let change = Change::Fail { at: event.received_at, reason, error, log: Vec::new() };
+            let change = Change::Fail { at, reason, error, log: Vec::new() };
             execution.change(change).expect("a requested execution can fail");
-            self.prepared.batch.messages.extend(notices::of(self.catalog, &execution, event.received_at));
+            batch.messages.extend(notices::of(self.catalog, &execution, at));
+            batch.pending.extend(own::finished(self.engine, self.catalog, &execution));
+        } else {
+            let ceiling = self.state.ceilings.entry(rule.reference.clone()).or_default();
+            let start = ceiling.next(rule.ceiling, at.timestamp_millis());
+            if let Some(until) = DateTime::from_timestamp_millis(start).filter(|until| *until > at) {
+                execution.change(Change::Hold { until }).expect("a requested execution can be held");
+                if !std::mem::replace(&mut ceiling.told, true) {
+                    let text = words::held_by_ceiling(&rule.reference, rule.ceiling);
+                    tracing::warn!(rule = rule.reference, "{text}");
+                    batch.messages.extend(notices::to_owner(self.catalog, rule, self.engine.ids.message(at), text, at));
+                }
+            }
         }
-        self.prepared.batch.requested.push(Arc::new(execution));
+        batch.requested.push(Arc::new(execution));
         id
     }
 }
 
-/// What the rules say about an event, with the parameters of those that match.
-struct Judged {
-    matches: Vec<(Match, Rendered)>,
-    near_misses: Vec<StoredVerdict>,
-    more_near_misses: u32,
-}
-
-fn judged(rules: &RuleBook, event: &Event) -> Result<Judged, String> {
-    let judged = || {
-        let mut judgement = judge(rules, event)?;
-        let matches = std::mem::take(&mut judgement.matches);
-        let rendered = |matched: Match| {
-            let parameters = judgement.parameters(&matched.rule);
-            (matched, parameters)
-        };
-        let matches = matches.into_iter().map(rendered).collect();
-        Ok(Judged { matches, near_misses: judgement.near_misses, more_near_misses: judgement.more_near_misses })
-    };
-    let attempt = || catch_unwind(AssertUnwindSafe(judged)).unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into()));
-    // Twice, because the second time tells a passing fault from one of the event.
-    attempt().or_else(|_| attempt())
-}
-
 fn aside(event: Event, reason: Reason, detail: String) -> StoredEvent {
-    StoredEvent { event, ruleset: 0, verdicts: Vec::new(), more_near_misses: 0, set_aside: Some(SetAside { reason, detail }) }
+    StoredEvent {
+        event,
+        ruleset: 0,
+        verdicts: Vec::new(),
+        more_near_misses: 0,
+        keys: Map::new(),
+        set_aside: Some(SetAside { reason, detail }),
+    }
 }
 
 /// The payload of a repeat: an object with `repeat` in it.

@@ -11,7 +11,7 @@ use crate::model::ids::{ExecutionId, MessageId};
 use crate::model::message::{Delivery, Message, bounded};
 use crate::model::reason::Reason;
 use crate::script::host::Host;
-use crate::store::{Batch, CommitError, KeyChange};
+use crate::store::{Batch, CommitError};
 
 /// Runners are made before the engine that they serve, so the engine is put in afterwards.
 #[derive(Default)]
@@ -37,9 +37,7 @@ impl Host for EngineHost {
     }
 
     async fn set_key(&self, pack: &str, name: &str, value: Option<Value>) -> Result<(), String> {
-        let change = KeyChange { pack: pack.into(), name: name.into(), value };
-        let batch = Batch { keys: vec![change], ..Batch::default() };
-        self.engine()?.store.commit(&batch).await.map(|_| ()).map_err(|error| error.to_string())
+        self.engine()?.set_key(pack, name, value).await.map_err(|error| error.to_string())
     }
 
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure> {

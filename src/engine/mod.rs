@@ -11,21 +11,25 @@ pub mod host;
 pub mod housekeeping;
 pub mod ingest;
 pub mod notices;
+pub mod own;
 pub mod recover;
+pub mod ruling;
 pub mod stream;
 pub mod supervise;
+pub mod switching;
 pub mod why;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{self, Clock};
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
+use crate::engine::ruling::Ruling;
 use crate::engine::stream::Stream;
 use crate::journal::AcceptError;
 use crate::model::action::bind;
@@ -34,7 +38,7 @@ use crate::model::execution::{Execution, Request};
 use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
-use crate::store::{Batch, CommitError, Store, StoreError};
+use crate::store::{Batch, CommitError, KeyChange, Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// What every part of the engine works with.
@@ -55,6 +59,10 @@ pub struct Engine {
     pub outbox: Outbox,
     /// Executions that have not ended, and how many there may be.
     pub load: Load,
+    /// What the rules remember.
+    pub ruling: Ruling,
+    /// Told when an event of our own waits in the store.
+    pub own_events: Notify,
     commands: mpsc::Sender<Command>,
 }
 
@@ -205,6 +213,8 @@ impl Engine {
             metrics,
             outbox,
             load: Load::new(open_limit),
+            ruling: Ruling::default(),
+            own_events: Notify::new(),
             commands,
         };
         (Arc::new(engine), inbox)
@@ -255,6 +265,28 @@ impl Engine {
         self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);
         self.hand_over(vec![Arc::clone(&execution)]).await;
         Ok((*execution).clone())
+    }
+
+    /// Changes a key of the datastore, or deletes it; rules see the new value from here on.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn set_key(&self, pack: &str, name: &str, value: Option<Value>) -> Result<(), CommitError> {
+        // Only where somebody sees the order of changes; scripts do not wait for each other.
+        let is_seen = pack == ruling::SYSTEM || self.catalog.get().rules.has_listeners(own::KEY_CHANGED);
+        let _alone = if is_seen { Some(self.ruling.changing_keys.lock().await) } else { None };
+        let before = if is_seen { self.store.key(pack, name).await? } else { None };
+        let pending: Vec<_> = own::key_changed(self, pack, name, before.as_ref(), value.as_ref()).into_iter().collect();
+        let change = KeyChange { pack: pack.into(), name: name.into(), value: value.clone() };
+        let has_event = !pending.is_empty();
+        self.store.commit(&Batch { keys: vec![change], pending, ..Batch::default() }).await?;
+        if pack == ruling::SYSTEM {
+            self.ruling.note_key(name, value);
+        }
+        if has_event {
+            self.own_events.notify_one();
+        }
+        Ok(())
     }
 
     /// Asks for an execution to be stopped. Returns its state right after.

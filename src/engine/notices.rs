@@ -8,7 +8,7 @@ use crate::model::execution::{Execution, Status};
 use crate::model::ids::MessageId;
 use crate::model::message::{Delivery, Message, bounded};
 use crate::model::principal::Principal;
-use crate::model::rule::Outcome;
+use crate::model::rule::{Outcome, Rule};
 
 /// Where failures go unless a rule says otherwise.
 pub const OPS: &str = "ops";
@@ -16,13 +16,23 @@ pub const OPS: &str = "ops";
 /// A message to those who run Signalman.
 #[must_use]
 pub fn to_ops(catalog: &Catalog, id: MessageId, text: String, now: DateTime<Utc>) -> Option<Message> {
-    let Some(destination) = catalog.channels.get(OPS) else {
-        tracing::error!("nobody can be told: the site has no channel `{OPS}`");
+    to(catalog, OPS, id, text, now)
+}
+
+/// A message to where a rule's outcomes are told.
+#[must_use]
+pub fn to_owner(catalog: &Catalog, rule: &Rule, id: MessageId, text: String, now: DateTime<Utc>) -> Option<Message> {
+    to(catalog, rule.notify.as_ref().map_or(OPS, |notify| &notify.channel), id, text, now)
+}
+
+fn to(catalog: &Catalog, channel: &str, id: MessageId, text: String, now: DateTime<Utc>) -> Option<Message> {
+    let Some(destination) = catalog.channels.get(channel) else {
+        tracing::error!("nobody can be told: the site has no channel `{channel}`");
         return None;
     };
     Some(Message {
         id,
-        channel: OPS.to_string(),
+        channel: channel.to_string(),
         destination: destination.clone(),
         text: bounded(text),
         created_at: now,

@@ -1,6 +1,6 @@
 //! After a start: what a crash or stop left open goes on, is tried again, or is abandoned and told.
 
-use super::{Engine, notices};
+use super::{Engine, notices, own};
 use crate::model::execution::{Change, Execution, Status};
 use crate::model::message::Delivery;
 use crate::model::reason::Reason;
@@ -46,6 +46,7 @@ pub async fn settle(engine: &Engine) -> Result<(Vec<Execution>, Recovered), Stor
             _ => found.resumed += 1,
         }
         batch.messages.extend(notices::of(&catalog, execution, now));
+        batch.pending.extend(own::finished(engine, &catalog, execution));
         batch.states.push((execution.id, execution.state.clone()));
         if execution.state.status.is_final() {
             engine.metrics.executions.with_label_values(&[execution.state.status.name()]).inc();

@@ -15,7 +15,8 @@ use crate::model::reason::Reason;
 use crate::model::rule::Rule;
 use crate::model::verdict::Verdict;
 use crate::rule::book::CompiledRule;
-use crate::rule::judge::explain;
+use crate::rule::judge::{Known, explain};
+use crate::rule::switch;
 
 /// What one rule said about an event, and what became of it.
 #[derive(Debug, Serialize)]
@@ -37,6 +38,9 @@ pub struct RuleAnswer {
     pub changed_since: bool,
     /// Whether the rule did not exist then; the answer is by the rule as it is.
     pub new_since: bool,
+    /// Keys of the datastore that the rule names and that the event was not judged by: the answer is by what they hold now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys_as_now: Vec<String>,
 }
 
 /// What became of an execution.
@@ -126,8 +130,20 @@ async fn compiled(engine: &Engine, revision: &Revision) -> Result<Arc<CompiledRu
 }
 
 async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, new_since: bool) -> Result<RuleAnswer, RequestError> {
-    let (verdict, parameters) = explain(rule, &event.event).map_err(RequestError::Conflict)?;
-    let stored = event.verdicts.iter().find(|stored| stored.rule == verdict.rule && stored.revision == verdict.revision);
+    let catalog = engine.catalog.get();
+    let reference = &rule.rule.reference;
+    let stored = event.verdicts.iter().find(|stored| stored.rule == *reference && stored.revision == rule.revision);
+    let mut keys = engine.ruling.keys().as_ref().clone();
+    keys.extend(event.keys.clone());
+    let switches = catalog.switches.get(reference).map_or(&[][..], Vec::as_slice);
+    let known = Known {
+        keys,
+        stored,
+        is_past: !new_since,
+        another_matched: event.verdicts.iter().any(|other| other.rule != *reference && other.reason.passed_guard()),
+        off: if stored.is_some() { None } else { switch::off(&rule.rule, &rule.revision, switches, event.event.received_at) },
+    };
+    let (verdict, parameters) = explain(rule, &event.event, &known).map_err(RequestError::Conflict)?;
     let execution = match stored.and_then(|stored| stored.execution) {
         Some(id) => engine.store.execution(id).await?.map(|execution| ExecutionAnswer {
             id,
@@ -137,11 +153,10 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
         }),
         None => None,
     };
-    let current = engine.catalog.get().rules.get(&verdict.rule).map(|current| current.revision.clone());
+    let current = catalog.rules.get(&verdict.rule).map(|current| current.revision.clone());
     let (parameters, detail) = match parameters {
         Some(Ok(parameters)) => {
-            let action = engine.catalog.get().actions.get(&rule.rule.action).cloned();
-            let declared = action.as_ref().map_or(&[][..], |action| &action.parameters);
+            let declared = catalog.actions.get(&rule.rule.action).map_or(&[][..], |action| &action.parameters);
             (Some(masked(declared, &parameters)), verdict.detail.clone())
         }
         Some(Err(fault)) => (None, Some(fault)),
@@ -152,6 +167,7 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
         remedy: verdict.reason.remedy(),
         changed_since: !new_since && current.as_ref() != Some(&verdict.revision),
         new_since,
+        keys_as_now: rule.keys().iter().filter(|name| !event.keys.contains_key(*name)).cloned().collect(),
         execution,
         parameters,
         verdict: Verdict { detail, ..verdict },

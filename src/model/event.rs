@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::model::ids::{EventId, ExecutionId};
 use crate::model::json::RawJson;
@@ -30,6 +31,27 @@ pub struct NewEvent {
     pub cause: Option<Cause>,
     /// Why it is kept but not evaluated, if the decoder found it faulty.
     pub rejected: Option<String>,
+    /// Which event of our own that waits it is.
+    pub pending: Option<EventId>,
+}
+
+/// An event of our own: durable with what made it, and evaluated soon after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PendingEvent {
+    /// What tells it from others; the event itself has another id.
+    pub id: EventId,
+    /// The trigger, `pack.name`.
+    pub trigger: String,
+    /// What happened, as JSON.
+    pub payload: RawJson,
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// When it happened.
+    pub occurred_at: DateTime<Utc>,
+    /// What made it happen, if one of our executions did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 /// How a repeat is known.
@@ -96,6 +118,9 @@ pub struct StoredEvent {
     /// Near-misses beyond the stored ones.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_near_misses: u32,
+    /// Keys of the datastore that rules looked at, as they were.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub keys: Map<String, Value>,
     /// Why it was not evaluated, where it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<SetAside>,

@@ -5,6 +5,7 @@
 //! | from | to | by |
 //! |---|---|---|
 //! | requested | running | an attempt starts |
+//! | requested | delayed | its rule has reached its ceiling |
 //! | requested | failed, canceled | it can never start; a person cancels it |
 //! | delayed | running | the pause before the next attempt is over |
 //! | delayed | canceled, failed | as for requested |
@@ -55,7 +56,7 @@ use Status::{Abandoned, Canceled, Canceling, Delayed, Failed, Requested, Running
 pub const MAX_RESUMES: u32 = 10;
 
 const LEGAL: &[(Status, &[Status])] = &[
-    (Requested, &[Running, Failed, Canceled]),
+    (Requested, &[Running, Delayed, Failed, Canceled]),
     (Delayed, &[Running, Failed, Canceled]),
     (Running, &[Succeeded, Failed, TimedOut, Delayed, Canceling, Requested, Abandoned]),
     (Canceling, &[Canceled, Succeeded, Failed, TimedOut]),
@@ -203,6 +204,8 @@ pub enum Change {
     Fail { at: DateTime<Utc>, reason: Reason, error: String, log: Vec<LogLine> },
     /// The attempt ended badly and another is due.
     Delay { until: DateTime<Utc>, error: String, log: Vec<LogLine> },
+    /// It waits for its turn.
+    Hold { until: DateTime<Utc> },
     /// A person wants it stopped.
     Cancel { at: DateTime<Utc>, by: String },
     /// The work has stopped.
@@ -267,6 +270,11 @@ impl Execution {
                 next.next_attempt_at = Some(until);
                 next.error = Some(error);
                 next.log = log;
+            }
+            Change::Hold { until } => {
+                next.status = Delayed;
+                next.reason = Reason::HeldByCeiling;
+                next.next_attempt_at = Some(until);
             }
             Change::Cancel { at, by } => {
                 next.reason = Reason::Canceled;

@@ -91,6 +91,16 @@ impl ExecutionId {
     }
 }
 
+impl ExecutionId {
+    /// The id of the execution that `rule` asks for because nothing came for `key` until the deadline.
+    #[must_use]
+    pub fn of_silence(rule: &str, key: &str, deadline: DateTime<Utc>) -> Self {
+        let ms = u64::try_from(deadline.timestamp_millis()).unwrap_or(0);
+        let parts: &[&[u8]] = &[b"silence", rule.as_bytes(), key.as_bytes(), &ms.to_be_bytes()];
+        Self(derived(Ulid::from_parts(ms, 0), parts))
+    }
+}
+
 impl MessageId {
     /// The id of the `index`-th message that an execution sends; equal on every attempt, so a repeat is no second message.
     #[must_use]

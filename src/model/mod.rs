@@ -20,3 +20,4 @@ pub mod rule;
 pub mod secret;
 pub mod sensor;
 pub mod verdict;
+pub mod window;

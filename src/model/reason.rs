@@ -53,10 +53,21 @@ reasons! {
     CriterionFailed, "criterion_failed", "A criterion could not be applied to the value it found.", "Compare the value's type with the operator; types are never converted.";
     GuardNotHeld, "guard_not_held", "All criteria held, but `when` was false.", "Look at the expression and at the payload.";
     GuardFailed, "guard_failed", "The expression in `when` failed.", "Use `?.` where a field may be missing.";
+    KeyFailed, "key_failed", "The key of the rule's window or throttle could not be made, so the event does not count.", "Look at `by` and at the payload; a key is text of at most 256 bytes.";
+    Late, "late", "The event lies too far behind the newest of its key and does not count.", "See why the sender is late, or raise the rule's `late`.";
+    TooManyKeys, "too_many_keys", "The rule's window or throttle remembers as many keys as it can, and this is another one.", "Take something with fewer values as the key in `by`, or a shorter window.";
+    WindowOpen, "window_open", "The event counts, but the window is not full.", "Nothing to do; `signalman rule windows` shows what is missing.";
+    WindowArmed, "window_armed", "The rule waits for silence, and this event began the wait anew.", "Nothing to do; `signalman rule windows` shows until when.";
+    Silent, "silent", "Nothing came for as long as the rule waits, so its action was requested.", "Nothing to do.";
+    Throttled, "throttled", "The rule ran something for this key a short while ago.", "Nothing to do; the detail says from when on it runs again.";
+    BackstopNotNeeded, "backstop_not_needed", "The rule is a backstop, and another rule of its trigger matched.", "Nothing to do.";
+    Quarantined, "quarantined", "The rule's guard used up its budget too often, so the rule is not tried.", "Make the guard simpler; a changed rule is tried again, and so is one that is enabled with `signalman rule enable`.";
+    NotKept, "not_kept", "The rule's criteria held, but what its window or throttle decided was not stored with the event.", "At most 20 near-misses are stored with an event; see the metrics for how many there were.";
     // Executions
     Requested, "requested", "The execution was asked for by a person or a token.", "Nothing to do.";
     UnknownAction, "unknown_action", "The action does not exist on this site.", "Check the name, or install the pack; `signalman lint` finds these.";
     ParametersFailed, "parameters_failed", "The parameters could not be rendered or do not fit the action.", "The detail names the parameter and the place.";
+    HeldByCeiling, "held_by_ceiling", "The rule asked for more executions in a minute than its ceiling allows; this one waits for its turn.", "See what makes the rule match so often; raise its `ceiling` if that is right.";
     Retried, "retried", "The attempt failed, and another follows as the action's `retry` says.", "Nothing to do unless it fails in the end.";
     Resumed, "resumed", "The process ended while this ran; the action is idempotent, so it is tried again.", "Nothing to do.";
     Abandoned, "abandoned", "The process ended while this ran; the action is not idempotent, so it is not run again.", "See whether it took effect, then run it again by hand if not.";
@@ -77,6 +88,15 @@ reasons! {
     // Chat
     ChatUnavailable, "chat_unavailable", "The chat could not be reached; the message waits.", "See whether the chat system is up.";
     UnknownChannel, "unknown_channel", "The site has no channel of that name.", "Add it under `channels` in signalman.yaml.";
+}
+
+impl Reason {
+    /// Whether it is that of a rule whose criteria and guard held, whatever its window or throttle said.
+    #[must_use]
+    pub fn passed_guard(self) -> bool {
+        use Reason::{KeyFailed, Late, Matched, Shadowed, Throttled, TooManyKeys, WindowArmed, WindowOpen};
+        matches!(self, Matched | Shadowed | WindowOpen | WindowArmed | Late | TooManyKeys | KeyFailed | Throttled)
+    }
 }
 
 impl std::fmt::Display for Reason {

@@ -8,6 +8,7 @@ mod manifest;
 pub mod rule;
 mod sensor;
 mod site;
+mod window;
 
 use std::collections::BTreeMap;
 use std::path::Path;

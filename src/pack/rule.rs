@@ -3,14 +3,21 @@
 use serde_json::{Map, Value};
 
 use super::action::{name, unknown_parameter};
+use super::window::{read_throttle, read_window};
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Key, Node};
 use crate::model::action::{Action, cast};
+use crate::model::path::item_steps;
 use crate::model::place::Place;
-use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Notify, Operator, Outcome, Rule, Source};
+use crate::model::rule::{Condition, Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Notify, Operator, Outcome, Rule, Source};
 use crate::rule::book::{CompiledRule, Part};
+use crate::rule::operators::Test;
+use crate::rule::operators::search::MAX_NESTED_SEARCHES;
 use crate::template::value::ValueTemplate;
+
+/// The highest ceiling of a rule.
+const MOST_IN_A_MINUTE: u64 = 1_000_000;
 
 /// Reads one rule. Faults are collected; a rule comes back only if it could run.
 pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &mut Faults) -> Option<CompiledRule> {
@@ -20,11 +27,7 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
     let description = fields.text("description").unwrap_or_default();
     let enabled = fields.boolean("enabled").unwrap_or(true);
     let mode = if fields.word("mode", &["active", "shadow"]) == Some("shadow") { Mode::Shadow } else { Mode::Active };
-    if let Some(node) = fields.node("type")
-        && fields.word("type", &["standard", "backstop"]) == Some("backstop")
-    {
-        fields.fault(node, "backstop rules are not carried out by this version");
-    }
+    let backstop = fields.word("type", &["standard", "backstop"]) == Some("backstop");
     let trigger_node = fields.required("trigger");
     let trigger = trigger_node.and_then(|node| read_trigger(&mut fields, node));
     let criteria_pairs = fields.map("criteria");
@@ -38,7 +41,19 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
     });
     let when_node = fields.node("when");
     let when = fields.text("when").zip(when_node).map(|(value, node)| Source { value, place: source.place(node.line, node.column) });
-    for later in ["window", "throttle", "events", "correlate", "ceiling", "tags", "context"] {
+    let window_node = fields.node("window");
+    let window = window_node.and_then(|node| read_window(&mut fields, node));
+    let throttle_node = fields.node("throttle");
+    let throttle = throttle_node.and_then(|node| read_throttle(&mut fields, node));
+    let late = fields.duration("late").unwrap_or(DEFAULT_LATE);
+    let ceiling = fields.node("ceiling").and_then(|node| {
+        let count = fields.count("ceiling")?;
+        if !(1..=MOST_IN_A_MINUTE).contains(&count) {
+            fields.fault(node, format!("`ceiling` must be from 1 to {MOST_IN_A_MINUTE} executions a minute"));
+        }
+        u32::try_from(count).ok()
+    });
+    for later in ["events", "correlate", "tags", "context"] {
         fields.not_yet(later);
     }
     let action_node = fields.required("action");
@@ -52,6 +67,9 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         .map(|(key, node)| (key.text.clone(), Source { value: node.value(), place: source.place(node.line, node.column) }));
     let place = action_node.map_or_else(|| source.place(node.line, node.column), |node| source.place(node.line, node.column));
     let (trigger, trigger_parameters, trigger_pairs) = trigger?;
+    if (window_node.is_some() && window.is_none()) || (throttle_node.is_some() && throttle.is_none()) {
+        return None; // told above
+    }
     let rule = Rule {
         reference: format!("{pack}.{}", name?),
         description,
@@ -62,11 +80,11 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         criteria: criteria?,
         at_least,
         when,
-        backstop: false,
-        window: None,
-        throttle: None,
-        late: DEFAULT_LATE,
-        ceiling: DEFAULT_CEILING,
+        backstop,
+        window,
+        throttle,
+        late,
+        ceiling: ceiling.unwrap_or(DEFAULT_CEILING),
         action: action?,
         parameters: parameters.collect(),
         notify,
@@ -83,6 +101,8 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
                     Part::CriterionKey(index) => place_of_key(&criteria_pairs[index].0),
                     Part::CriterionPattern(index) => place_of_pattern(&criteria_pairs[index].1),
                     Part::When => when_node.map_or((node.line, node.column), |node| (node.line, node.column)),
+                    Part::WindowBy => window_node.map_or((node.line, node.column), |node| (node.line, node.column)),
+                    Part::ThrottleBy => throttle_node.map_or((node.line, node.column), |node| (node.line, node.column)),
                     Part::Parameter(index) => (parameter_pairs[index].1.line, parameter_pairs[index].1.column),
                 };
                 faults.push(source.fault(line, column, fault.message));
@@ -115,27 +135,124 @@ fn read_trigger<'n>(fields: &mut Fields<'n, '_>, node: &'n Node) -> Option<Trigg
 fn read_criteria(fields: &mut Fields<'_, '_>, pairs: &[(Key, Node)]) -> Option<Vec<Criterion>> {
     let mut criteria = Vec::with_capacity(pairs.len());
     for (key, node) in pairs {
-        let Some(mut inner) = Fields::of(fields.source, node, "a criterion", fields.faults) else { continue };
-        let named = inner.required_text("type");
-        let type_place = inner.node("type").map_or((node.line, node.column), |node| (node.line, node.column));
-        let pattern = inner.required("pattern");
-        inner.not_yet("condition");
-        inner.finish();
-        let Some(named) = named else { continue };
-        let Some(operator) = Operator::named(&named) else {
-            let fault = fields.source.fault(type_place.0, type_place.1, format!("there is no operator `{named}`"));
-            fields.faults.push(fault.hint(did_you_mean(&named, Operator::NAMES)));
-            continue;
-        };
-        let Some(pattern) = pattern else { continue };
-        let value = pattern.value();
-        if value.as_str().is_some_and(|text| text.contains("{{") || text.contains("<%")) {
-            fields.fault(pattern, "templates in patterns are not carried out by this version; compare in `when` instead");
-            continue;
-        }
-        criteria.push(Criterion { key: key.text.clone(), operator, pattern: value, condition: None });
+        criteria.extend(read_criterion(fields, key, node, 0));
     }
     (criteria.len() == pairs.len()).then_some(criteria)
+}
+
+/// Reads one criterion, also those inside `search`; `depth` counts the searches around it.
+fn read_criterion(fields: &mut Fields<'_, '_>, key: &Key, node: &Node, depth: usize) -> Option<Criterion> {
+    let mut inner = Fields::of(fields.source, node, "a criterion", fields.faults)?;
+    let type_node = inner.required("type");
+    let operator = inner.text("type").zip(type_node).and_then(|(named, node)| {
+        let found = Operator::named(&named);
+        if found.is_none() {
+            let fault = inner.source.fault(node.line, node.column, format!("there is no operator `{named}`"));
+            inner.faults.push(fault.hint(did_you_mean(&named, Operator::NAMES)));
+        }
+        found
+    });
+    let pattern = inner.node("pattern");
+    let condition = read_condition(&mut inner, operator);
+    inner.finish();
+    let operator = operator?;
+    let pattern = read_pattern(fields, node, operator, pattern, depth)?;
+    Some(Criterion { key: key.text.clone(), operator, pattern, condition: condition.ok()? })
+}
+
+/// What was read is faulty, and has been told.
+struct Faulty;
+
+/// The condition, which `search` must have and nothing else may.
+fn read_condition(inner: &mut Fields<'_, '_>, operator: Option<Operator>) -> Result<Option<Condition>, Faulty> {
+    let node = inner.node("condition");
+    match (operator.ok_or(Faulty)?, node) {
+        (Operator::Search, Some(_)) => inner.word("condition", Condition::NAMES).map(Condition::named).ok_or(Faulty),
+        (Operator::Search, None) => {
+            inner.fault_here(format!("`search` needs the field `condition`: one of {}", Condition::NAMES.join(", ")));
+            Err(Faulty)
+        }
+        (other, Some(node)) => {
+            inner.fault(node, format!("`condition` belongs to `search`, `{}` has none; remove the field", other.name()));
+            Err(Faulty)
+        }
+        (_, None) => Ok(None),
+    }
+}
+
+fn read_pattern(fields: &mut Fields<'_, '_>, node: &Node, operator: Operator, pattern: Option<&Node>, depth: usize) -> Option<Value> {
+    match (operator, pattern) {
+        (Operator::Search, Some(pattern)) => read_item_criteria(fields, pattern, depth),
+        (_, Some(pattern)) => numbers_fit(fields, pattern).then(|| pattern.value()),
+        (Operator::Exists | Operator::Nexists, None) => Some(Value::Null),
+        (_, None) => {
+            let (line, column) = place_of_pattern(node);
+            let message = if (line, column) == (node.line, node.column) {
+                "a criterion needs the field `pattern`".to_string()
+            } else {
+                format!("the pattern of `{}` is null, with which nothing holds", operator.name())
+            };
+            let fault = fields.source.fault(line, column, message);
+            fields
+                .faults
+                .push(fault.hint("write what to compare with; `exists` and `nexists` test for null and missing, and need no pattern"));
+            None
+        }
+    }
+}
+
+/// The criteria inside `search`, written down by key.
+fn read_item_criteria(fields: &mut Fields<'_, '_>, pattern: &Node, depth: usize) -> Option<Value> {
+    let Content::Map(pairs) = &pattern.content else {
+        let fault =
+            fields.source.fault(pattern.line, pattern.column, format!("`search` needs criteria as its pattern, not {}", pattern.kind()));
+        fields.faults.push(fault.hint("write them as `item.name: {type: …, pattern: …}`"));
+        return None;
+    };
+    if depth + 1 > MAX_NESTED_SEARCHES {
+        fields.fault(pattern, format!("`search` stands more than {MAX_NESTED_SEARCHES} deep in itself"));
+        return None;
+    }
+    let mut written = Map::new();
+    for (key, node) in pairs {
+        if let Err(message) = item_steps(&key.text) {
+            fields.faults.push(fields.source.fault(key.line, key.column, message));
+            continue;
+        }
+        let Some(criterion) = read_criterion(fields, key, node, depth + 1) else { continue };
+        // What is wrong with those of a search inside has been told where it stands.
+        let compiled = if criterion.operator == Operator::Search { Ok(()) } else { Test::compile_item(&criterion).map(|_| ()) };
+        match compiled {
+            Ok(()) => {
+                let mut fields = Map::from_iter([("type".to_string(), Value::from(criterion.operator.name()))]);
+                fields.extend((!criterion.pattern.is_null()).then(|| ("pattern".to_string(), criterion.pattern)));
+                fields.extend(criterion.condition.map(|condition| ("condition".to_string(), Value::from(condition.name()))));
+                written.insert(key.text.clone(), Value::Object(fields));
+            }
+            Err(message) => {
+                let (line, column) = place_of_pattern(node);
+                fields.faults.push(fields.source.fault(line, column, message));
+            }
+        }
+    }
+    (written.len() == pairs.len()).then_some(Value::Object(written))
+}
+
+/// Whether every whole number in a pattern is kept exactly; one that is not is a fault.
+fn numbers_fit(fields: &mut Fields<'_, '_>, node: &Node) -> bool {
+    match &node.content {
+        Content::Scalar { value: Value::Number(number), text }
+            if number.is_f64() && text.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            let fault = fields.source.fault(node.line, node.column, format!("the whole number {text} has more than 63 bits"));
+            fields.faults.push(fault.hint(format!("quote it if it is text: \"{text}\"; write {text}.0 if it need not be exact")));
+            false
+        }
+        Content::Scalar { .. } => true,
+        // Not lazily: every fault is told.
+        Content::List(items) => items.iter().filter(|item| !numbers_fit(fields, item)).count() == 0,
+        Content::Map(pairs) => pairs.iter().filter(|(_, item)| !numbers_fit(fields, item)).count() == 0,
+    }
 }
 
 fn read_action<'n>(fields: &mut Fields<'n, '_>, node: &'n Node) -> Option<(String, &'n [(Key, Node)])> {

@@ -118,19 +118,19 @@ impl Branch {
     fn fill(&self, value: Value, slots: &mut [Seen<'_>]) {
         self.below(&value, slots);
         if let Some(slot) = self.end {
-            slots[slot] = owned(value);
+            slots[slot] = Seen::owned(value);
         }
     }
 
     fn below(&self, value: &Value, slots: &mut [Seen<'_>]) {
         for (slot, rest) in &self.beyond {
-            slots[*slot] = first(rest, value).map_or(Seen::Missing, |found| owned(found.clone()));
+            slots[*slot] = first(rest, value).map_or(Seen::Missing, |found| Seen::owned(found.clone()));
         }
         for (name, child) in &self.children.list {
             let Some(inner) = value.get(&**name) else { continue };
             child.below(inner, slots);
             if let Some(slot) = child.end {
-                slots[slot] = owned(inner.clone());
+                slots[slot] = Seen::owned(inner.clone());
             }
         }
     }
@@ -142,17 +142,6 @@ impl Branch {
         for (_, child) in &self.children.list {
             child.clear(slots);
         }
-    }
-}
-
-/// A value that belongs to nobody else.
-fn owned<'p>(value: Value) -> Seen<'p> {
-    match value {
-        Value::String(text) => Seen::Text(Cow::Owned(text)),
-        nested @ (Value::Array(_) | Value::Object(_)) => Seen::Nested(Cow::Owned(nested)),
-        Value::Null => Seen::Null,
-        Value::Bool(flag) => Seen::Bool(flag),
-        Value::Number(number) => Seen::of_number(&number),
     }
 }
 

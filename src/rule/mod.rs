@@ -1,11 +1,15 @@
 //! Rules, decided: which rules match an event, and why the others do not. Pure.
 //!
 //! [`book`] holds the rules that are in force, [`judge`] decides, [`operators`] compares, [`fields`] reads from a payload only
-//! the fields that some rule names, [`index`] finds the rules that are worth a try.
+//! the fields that some rule names, [`index`] finds the rules that are worth a try, [`windows`] counts and waits.
 
 pub mod book;
+pub mod ceiling;
 pub mod fields;
 pub mod index;
 pub mod judge;
+mod key;
 pub mod operators;
 pub mod seen;
+pub mod switch;
+pub mod windows;

@@ -50,6 +50,18 @@ impl<'p> Seen<'p> {
         }
     }
 
+    /// A value that belongs to nobody else.
+    #[must_use]
+    pub fn owned(value: Value) -> Self {
+        match value {
+            Value::String(text) => Self::Text(Cow::Owned(text)),
+            nested @ (Value::Array(_) | Value::Object(_)) => Self::Nested(Cow::Owned(nested)),
+            Value::Null => Self::Null,
+            Value::Bool(flag) => Self::Bool(flag),
+            Value::Number(number) => Self::of_number(&number),
+        }
+    }
+
     /// Whether there is nothing to compare: a missing field is the same as null.
     #[must_use]
     pub fn is_nothing(&self) -> bool {

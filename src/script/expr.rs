@@ -58,6 +58,8 @@ pub struct ExpressionError {
     pub line: Option<usize>,
     /// Column within the line.
     pub column: Option<usize>,
+    /// Whether it used up its budget.
+    pub exhausted: bool,
 }
 
 impl std::fmt::Display for ExpressionError {
@@ -77,6 +79,7 @@ impl Expression {
                 message: format!("the expression is longer than {MAX_SOURCE_BYTES} bytes"),
                 line: None,
                 column: None,
+                exhausted: false,
             });
         }
         let mut scope = Scope::new();
@@ -88,6 +91,7 @@ impl Expression {
             message: format!("{}", error.err_type()),
             line: error.position().line(),
             column: error.position().position(),
+            exhausted: false,
         })?;
         Ok(Self { ast })
     }
@@ -128,7 +132,11 @@ fn failure(error: &EvalAltResult) -> ExpressionError {
     let position = error.position();
     let text = error.to_string();
     let message = text.split(" (line ").next().unwrap_or(&text).to_string();
-    ExpressionError { message, line: position.line(), column: position.position() }
+    let exhausted = matches!(
+        error.unwrap_inner(),
+        EvalAltResult::ErrorTooManyOperations(_) | EvalAltResult::ErrorStackOverflow(_) | EvalAltResult::ErrorDataTooLarge(_, _)
+    );
+    ExpressionError { message, line: position.line(), column: position.position(), exhausted }
 }
 
 /// A JSON value as Rhai sees it. Whole numbers beyond 64 bits become floating-point.

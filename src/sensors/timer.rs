@@ -57,6 +57,7 @@ impl Sensor for Timer {
                 source: format!("sensor/{}", cx.name),
                 cause: None,
                 rejected: None,
+                pending: None,
             };
             cx.emit(event).await.map_err(|error| SensorError(error.to_string()))?;
         }

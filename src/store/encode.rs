@@ -13,8 +13,10 @@ use super::space::Operation;
 use super::writer::{Condition, Expectation};
 use crate::model::event::StoredEvent;
 use crate::model::execution::State;
+use crate::model::hash::fingerprint;
 use crate::model::ids::EventId;
 use crate::model::message::Delivery;
+use crate::model::window::{WindowChange, WindowKey, WindowPart};
 
 /// For so long around midnight a sighting may stand in the range of the other day.
 const MIDNIGHT: Duration = Duration::from_secs(60);
@@ -51,6 +53,16 @@ pub(super) fn key_name(pack: &str, name: &str) -> Vec<u8> {
     format!("{pack}\0{name}").into_bytes()
 }
 
+/// Windows of one rule lie together.
+pub(super) fn window_key(of: &WindowKey) -> [u8; 24] {
+    let part = [u8::from(of.part == WindowPart::Throttle)];
+    let own = ring::digest::digest(&ring::digest::SHA256, &[&part[..], &of.definition.to_be_bytes(), of.key.as_bytes()].concat());
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&fingerprint(of.rule.as_bytes()).to_be_bytes());
+    key[8..].copy_from_slice(&own.as_ref()[..16]);
+    key
+}
+
 pub(super) fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
     let (mut operations, mut expectations) = (Vec::new(), Vec::new());
     let mut put = |kind, rest: &[u8], version, value: Vec<u8>| {
@@ -83,6 +95,9 @@ pub(super) fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
     for message in &batch.deliveries {
         put(Kind::Message, &message.id.to_bytes(), 0, json(message));
     }
+    for pending in &batch.pending {
+        put(Kind::Pending, &pending.id.to_bytes(), 0, json(pending));
+    }
     let mut changed = HashSet::new();
     for (id, state) in &batch.states {
         put_state(&id.to_bytes(), state, &mut put);
@@ -111,6 +126,18 @@ pub(super) fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
             Some(value) => Operation::Put(key, record::encode(Kind::Key, 0, value)),
             None => Operation::Delete(key),
         });
+    }
+    for WindowChange { of, state } in &batch.windows {
+        let key = record::key(Kind::Window, &window_key(of));
+        operations.push(match state {
+            Some(state) => Operation::Put(key, record::encode(Kind::Window, 0, &(of, state))),
+            None => Operation::Delete(key),
+        });
+    }
+    for id in &batch.taken {
+        let key = record::key(Kind::Pending, &id.to_bytes());
+        expectations.push(Expectation { condition: Condition::Begins(key.clone(), Vec::new()), what: format!("event {id} of our own") });
+        operations.push(Operation::Delete(key));
     }
     for (id, _) in batch.states.iter().filter(|(_, state)| state.status.is_final()) {
         operations.push(Operation::Delete(record::key(Kind::Open, &id.to_bytes())));

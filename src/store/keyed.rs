@@ -24,11 +24,12 @@ use super::{
     Batch, CommitError, Committed, Damage, DatabaseStat, Keep, KindStat, Limit, Maintenance, Page, Progress, Ruleset, Sighting, Stat,
     Store, StoreError, Tended, encode, manifest,
 };
-use crate::model::event::StoredEvent;
+use crate::model::event::{PendingEvent, StoredEvent};
 use crate::model::execution::{Execution, LogLine, Request, State};
 use crate::model::hash::Revision;
 use crate::model::ids::{EventId, ExecutionId, MessageId};
 use crate::model::message::Message;
+use crate::model::window::{WindowKey, WindowState};
 use crate::tasks;
 
 /// Commits that may wait for the writing thread; more wait outside.
@@ -186,6 +187,24 @@ impl Inner {
     fn of_kind(&self, kind: Kind, descending: bool, limit: usize) -> Result<Vec<Pair>, StoreError> {
         let (low, high) = ([kind as u8], [kind as u8 + 1]);
         self.layers.scan(&self.layers.view(), Bound::Included(&low), Bound::Excluded(&high), descending, limit)
+    }
+
+    /// Records of one kind whose keys go on so, after one of them, in their order.
+    fn after(&self, kind: Kind, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, StoreError> {
+        let low = record::key(kind, after.unwrap_or(prefix));
+        let lower = if after.is_some() { Bound::Excluded(low.as_slice()) } else { Bound::Included(low.as_slice()) };
+        let high = [&record::key(kind, prefix)[..], &[0xff; 32]].concat();
+        self.layers.scan(&self.layers.view(), lower, Bound::Excluded(&high), false, limit)
+    }
+
+    /// The same, for keys that are text: what follows the prefix, and the value.
+    fn named(&self, kind: Kind, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(String, Value)>, StoreError> {
+        let pairs = self.after(kind, prefix, after, limit)?;
+        let read = |(key, bytes): &Pair| {
+            let name = String::from_utf8_lossy(&key[1 + prefix.len()..]).into_owned();
+            Ok((name, record::decode(kind, bytes)?))
+        };
+        pairs.iter().map(read).collect()
     }
 
     /// The execution; nothing if it has been removed meanwhile.
@@ -526,6 +545,28 @@ impl Store for KeyedStore {
         self.inner.read(Kind::Key, &encode::key_name(pack, name))
     }
 
+    async fn keys(&self, pack: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Value)>, StoreError> {
+        let (prefix, after) = (encode::key_name(pack, ""), after.map(|after| encode::key_name(pack, after)));
+        self.blocking(move |inner| inner.named(Kind::Key, &prefix, after.as_deref(), limit)).await
+    }
+
+    async fn windows(&self, after: Option<&WindowKey>, limit: usize) -> Result<Vec<(WindowKey, WindowState)>, StoreError> {
+        let after = after.map(encode::window_key);
+        self.blocking(move |inner| {
+            let pairs = inner.after(Kind::Window, b"", after.as_ref().map(|after| &after[..]), limit)?;
+            pairs.iter().map(|(_, bytes)| record::decode(Kind::Window, bytes)).collect()
+        })
+        .await
+    }
+
+    async fn pending_events(&self, limit: usize) -> Result<Vec<PendingEvent>, StoreError> {
+        self.blocking(move |inner| {
+            let pairs = inner.of_kind(Kind::Pending, false, limit)?;
+            pairs.iter().map(|(_, bytes)| record::decode(Kind::Pending, bytes)).collect()
+        })
+        .await
+    }
+
     async fn definition(&self, revision: &Revision) -> Result<Option<Value>, StoreError> {
         self.inner.read(Kind::Definition, revision.0.as_bytes())
     }
@@ -540,6 +581,15 @@ impl Store for KeyedStore {
 
     async fn setting(&self, name: &str) -> Result<Option<Value>, StoreError> {
         self.inner.read(Kind::Setting, name.as_bytes())
+    }
+
+    async fn settings(&self, prefix: &str) -> Result<Vec<(String, Value)>, StoreError> {
+        let prefix = prefix.as_bytes().to_vec();
+        self.blocking(move |inner| {
+            let of_prefix = inner.named(Kind::Setting, &prefix, None, usize::MAX)?;
+            Ok(of_prefix.into_iter().map(|(rest, value)| (format!("{}{rest}", String::from_utf8_lossy(&prefix)), value)).collect())
+        })
+        .await
     }
 
     async fn tend(&self, now: DateTime<Utc>, keep: &Keep) -> Result<Tended, StoreError> {

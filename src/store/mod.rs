@@ -45,11 +45,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::event::StoredEvent;
+use crate::model::event::{PendingEvent, StoredEvent};
 use crate::model::execution::{Execution, State};
 use crate::model::hash::Revision;
 use crate::model::ids::{EventId, ExecutionId, MessageId};
 use crate::model::message::Message;
+use crate::model::window::{WindowChange, WindowKey, WindowState};
 
 /// What one commit writes: all of it, or nothing.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +75,12 @@ pub struct Batch {
     pub ruleset: Option<Ruleset>,
     /// Settings of the engine itself.
     pub settings: Vec<(String, Value)>,
+    /// What windows and throttles remember from now on.
+    pub windows: Vec<WindowChange>,
+    /// Events of our own that are to be evaluated.
+    pub pending: Vec<PendingEvent>,
+    /// Those of them that are evaluated by this commit.
+    pub taken: Vec<EventId>,
 }
 
 impl Batch {
@@ -90,6 +97,9 @@ impl Batch {
             && self.definitions.is_empty()
             && self.ruleset.is_none()
             && self.settings.is_empty()
+            && self.windows.is_empty()
+            && self.pending.is_empty()
+            && self.taken.is_empty()
     }
 }
 
@@ -223,6 +233,15 @@ pub trait Store: Send + Sync {
     /// A pack's key.
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError>;
 
+    /// The keys of a pack in their order, after one of them.
+    async fn keys(&self, pack: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Value)>, StoreError>;
+
+    /// What windows and throttles remember, in the order of the store, after one of them.
+    async fn windows(&self, after: Option<&WindowKey>, limit: usize) -> Result<Vec<(WindowKey, WindowState)>, StoreError>;
+
+    /// Events of our own that have not been evaluated yet, oldest first.
+    async fn pending_events(&self, limit: usize) -> Result<Vec<PendingEvent>, StoreError>;
+
     /// A rule by its revision.
     async fn definition(&self, revision: &Revision) -> Result<Option<Value>, StoreError>;
 
@@ -231,6 +250,9 @@ pub trait Store: Send + Sync {
 
     /// A setting of the engine itself.
     async fn setting(&self, name: &str) -> Result<Option<Value>, StoreError>;
+
+    /// Every setting of the engine whose name begins so.
+    async fn settings(&self, prefix: &str) -> Result<Vec<(String, Value)>, StoreError>;
 
     /// Does a bounded step of what is done beside commits: removes what is older or more than what is kept. Call it about every second,
     /// again at once as long as there is more to do, and when [`Store::wants_tending`] returns.
@@ -263,7 +285,8 @@ pub struct Keep {
 pub struct Limit {
     /// For how long.
     pub age: Duration,
-    /// How many. What an execution logged counts once more for each attempt that commits went on to another database before.
+    /// How many of those written last. What an execution logged is written again with each change of its state from then on, and each
+    /// counts that lies in a database of its own; so does what belongs to an execution that is gone.
     pub count: Option<u64>,
 }
 

@@ -46,6 +46,10 @@ pub enum Kind {
     Key = b'K',
     /// A setting of the engine.
     Setting = b'S',
+    /// What a window or throttle remembers of a key.
+    Window = b'W',
+    /// An event of our own that has not been evaluated yet.
+    Pending = b'P',
     /// The number of the last commit.
     Sequence = b's',
     /// What the database before this one held when it was full.
@@ -67,6 +71,8 @@ impl Kind {
         Self::Waiting,
         Self::Key,
         Self::Setting,
+        Self::Window,
+        Self::Pending,
         Self::Sequence,
         Self::Base,
     ];
@@ -93,6 +99,8 @@ impl Kind {
             Self::Waiting => "messages that wait",
             Self::Key => "keys of packs",
             Self::Setting => "settings",
+            Self::Window => "windows",
+            Self::Pending => "events that wait",
             Self::Sequence => "commit numbers",
             Self::Base => "links between databases",
         }

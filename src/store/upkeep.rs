@@ -35,8 +35,19 @@ const READ_TOGETHER: usize = 256;
 const MOST_RECENT: usize = 8;
 
 /// What is moved as soon as a database is full. Messages are only looked at: a newer version of one that waited replaces it.
-const SETTLED: &[Kind] =
-    &[Kind::Sighting, Kind::Message, Kind::Open, Kind::Waiting, Kind::Key, Kind::Setting, Kind::Definition, Kind::Ruleset, Kind::Sequence];
+const SETTLED: &[Kind] = &[
+    Kind::Sighting,
+    Kind::Message,
+    Kind::Open,
+    Kind::Waiting,
+    Kind::Key,
+    Kind::Setting,
+    Kind::Window,
+    Kind::Pending,
+    Kind::Definition,
+    Kind::Ruleset,
+    Kind::Sequence,
+];
 
 /// What is moved, where it is kept longer, when a database expires.
 pub(super) const EXPIRED: &[Kind] = &[Kind::Events, Kind::Output, Kind::Request, Kind::State, Kind::Message];
@@ -331,10 +342,8 @@ impl Moving {
                     self.put(Lane::Executions, Change::Put(key, value));
                 }
             }
-            Kind::Open | Kind::Definition | Kind::Ruleset | Kind::Waiting | Kind::Key | Kind::Setting | Kind::Sequence => {
-                self.put(Lane::Lasting, Change::Put(key, value));
-            }
             Kind::Base => {}
+            _ => self.put(Lane::Lasting, Change::Put(key, value)),
         }
         Ok(())
     }

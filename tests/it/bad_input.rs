@@ -484,7 +484,7 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
     let operator = rule("criteria:\n  trigger.a: {type: equal, pattern: 1}\n");
     let regex = rule("criteria:\n  trigger.a: {type: regex, pattern: \"(a\"}\n");
     let key = rule("criteria:\n  labels.a: {type: equals, pattern: 1}\n");
-    let no_pattern = rule("criteria:\n  trigger.a: {type: exists}\n");
+    let no_pattern = rule("criteria:\n  trigger.a: {type: equals}\n");
     let at_least = rule("at_least: 2\ncriteria:\n  trigger.a: {type: exists, pattern: true}\n");
     let (guard, no_guard) = (rule("when: <% trigger.a == %>\n"), rule("when: trigger.a == 1\n"));
     let unknown_name = rule("when: <% triger.a == 1 %>\n");
@@ -495,7 +495,10 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
     let (expression, both) = (with("text: \"<% trigger.a + %>\""), with("text: \"{{trigger.a}} <% 1 %>\""));
     let flow_cut = format!("{LISTENS}action: {{ref: core.echo, parameters: {{text: <% max(1, 2) %>}}}}\n");
     let (number, unknown, none) = (with("text: 1.10"), with("txet: hi"), format!("{LISTENS}action: {{ref: core.echo}}\n"));
-    let windowed = rule("window: {count: 3, within: 5m}\n");
+    let windowed = rule("window: {count: 3}\n");
+    let windows = rule("window: {}\nthrottle: {once_per: 90d}\nceiling: 0\n");
+    let keyed = rule("window: {count: 0, within: 5m, by: \"{{triger.a}}\"}\n");
+    let correlated = rule("correlate: {within: 5m}\n");
     let big = format!("# {}\n{LISTENS}{RUNS}", "x".repeat(1 << 20));
     let cases: &[SiteCase<'_>] = &[
         ("broken YAML", &[("rules/r.yaml", "trigger: {type: core.webhook\naction: x\n")], &["rules/r.yaml:", "error: not valid YAML"]),
@@ -555,9 +558,20 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
         ("missing parameter", &[("rules/r.yaml", &none)], &["rules/r.yaml:2:9: error: action `core.echo` needs the parameter `text`"]),
         (
             "later",
-            &[("rules/r.yaml", &windowed)],
-            &["rules/r.yaml:2:9: error: `window` is not carried out by this version", "remove the field"],
+            &[("rules/r.yaml", &correlated)],
+            &["rules/r.yaml:2:12: error: `correlate` is not carried out by this version", "remove the field"],
         ),
+        ("half a window", &[("rules/r.yaml", &windowed)], &["rules/r.yaml:2:9: error: `window` needs the field `within`"]),
+        (
+            "windows that cannot be",
+            &[("rules/r.yaml", &windows)],
+            &[
+                "rules/r.yaml:2:9: error: a window needs `count` and `within`, or `absent_for`",
+                "rules/r.yaml:3:11: error: `once_per` must be more than 0 and at most 30d",
+                "rules/r.yaml:4:10: error: `ceiling` must be from 1 to 1000000 executions a minute",
+            ],
+        ),
+        ("a window of nothing", &[("rules/r.yaml", &keyed)], &["rules/r.yaml:2:9: error: `count` must be from 1 to 10000"]),
         (
             "unknown action",
             &[("rules/r.yaml", "trigger: {type: core.webhook}\naction: {ref: core.ecko}\n")],

@@ -227,9 +227,9 @@ fn what_the_loader_would_refuse_is_no_rule_to_try() {
         ),
         ("trigger: {type: core.webhook}\nwhen: <% triger.n %>\naction: {ref: a.b}\n", &good, &["r.yaml:2:7: error:", "triger"]),
         (
-            "trigger: {type: core.webhook}\nwindow: {count: 3, within: 5m}\naction: {ref: a.b}\n",
+            "trigger: {type: core.webhook}\nwindow: {count: 3, absent_for: 5m}\naction: {ref: a.b}\n",
             &good,
-            &["r.yaml:2:9: error: `window` is not carried out by this version"],
+            &["r.yaml:2:9: error: a window either counts (`count` and `within`) or waits for silence (`absent_for`), not both"],
         ),
         (RULE, "{\"trigger\": \"core.webhook\",}", &["`e.json`: not JSON", "(line 1, column"]),
         (RULE, "[1]", &["`e.json`: must be an object with `trigger` and `payload`"]),

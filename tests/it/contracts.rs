@@ -44,7 +44,7 @@ fn event(ids: &IdSource, seconds: i64, text: &str) -> Arc<StoredEvent> {
         depth: 0,
         payload: RawJson::of(&json!({"text": text})),
     };
-    Arc::new(StoredEvent { event, ruleset: 1, verdicts: Vec::new(), more_near_misses: 0, set_aside: None })
+    Arc::new(StoredEvent { event, ruleset: 1, verdicts: Vec::new(), more_near_misses: 0, keys: serde_json::Map::new(), set_aside: None })
 }
 
 fn execution(ids: &IdSource, seconds: i64) -> Execution {
@@ -373,6 +373,7 @@ async fn journal_inline() {
         source: "test".into(),
         cause: None,
         rejected: None,
+        pending: None,
     };
     let mut last = None;
     for n in 0..100 {

@@ -7,27 +7,48 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use signalman::model::event::{Dedup, NewEvent, StoredEvent};
+use signalman::model::event::{Dedup, NewEvent, PendingEvent, StoredEvent};
 use signalman::model::execution::{Execution, Status};
 use signalman::model::hash::Revision;
 use signalman::model::ids::{EventId, ExecutionId, MessageId};
 use signalman::model::json::RawJson;
 use signalman::model::message::Message;
+use signalman::model::window::{WindowKey, WindowState};
 use signalman::store::memory::MemorySpace;
 use signalman::store::{Batch, CommitError, Committed, Keep, Maintenance, Page, Ruleset, Sighting, Store, StoreError, Tended};
 
 use crate::harness::{Target, TestSite, World, eventually, memory};
 
+/// What becomes of the commit that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fails {
+    /// Nothing of it is there.
+    Before,
+    /// It is there, and nobody was told.
+    After,
+}
+
 /// Lets `budget` commits through, then fails every one: as a disk that has gone.
-struct Failing {
+pub struct Failing {
     inner: Arc<dyn Store>,
     budget: AtomicUsize,
+    fails: Fails,
+}
+
+impl Failing {
+    pub fn new(inner: Arc<dyn Store>, budget: usize, fails: Fails) -> Self {
+        Self { inner, budget: AtomicUsize::new(budget), fails }
+    }
 }
 
 #[async_trait]
 impl Store for Failing {
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
         let left = self.budget.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left == Ok(1) && self.fails == Fails::After {
+            self.inner.commit(batch).await?;
+            return Err(StoreError::Unavailable("the disk has gone, but not before it wrote".into()).into());
+        }
         if left.is_err() {
             return Err(StoreError::Unavailable("the disk has gone".into()).into());
         }
@@ -68,6 +89,18 @@ impl Store for Failing {
     }
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError> {
         self.inner.key(pack, name).await
+    }
+    async fn keys(&self, pack: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Value)>, StoreError> {
+        self.inner.keys(pack, after, limit).await
+    }
+    async fn windows(&self, after: Option<&WindowKey>, limit: usize) -> Result<Vec<(WindowKey, WindowState)>, StoreError> {
+        self.inner.windows(after, limit).await
+    }
+    async fn pending_events(&self, limit: usize) -> Result<Vec<PendingEvent>, StoreError> {
+        self.inner.pending_events(limit).await
+    }
+    async fn settings(&self, prefix: &str) -> Result<Vec<(String, Value)>, StoreError> {
+        self.inner.settings(prefix).await
     }
     async fn definition(&self, revision: &Revision) -> Result<Option<Value>, StoreError> {
         self.inner.definition(revision).await
@@ -115,6 +148,7 @@ fn event(n: u64) -> NewEvent {
         source: "test".into(),
         cause: None,
         rejected: None,
+        pending: None,
     }
 }
 
@@ -122,7 +156,7 @@ fn event(n: u64) -> NewEvent {
 async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec<String>) {
     let target = Target::answering(200, "{}").await;
     let (site, space) = (site(&target.url), MemorySpace::default());
-    let failing = Arc::new(Failing { inner: memory(&space), budget: AtomicUsize::new(budget) });
+    let failing = Arc::new(Failing::new(memory(&space), budget, Fails::Before));
     let mut failed = false;
     match World::start(&site, failing.clone()).await {
         Ok(world) => {

@@ -10,7 +10,8 @@ use signalman::model::place::Place;
 use signalman::model::rule::{Condition, Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Operator, Rule, Source};
 use signalman::model::verdict::MAX_NEAR_MISSES;
 use signalman::rule::book::{CompiledRule, RuleBook};
-use signalman::rule::judge::{explain, judge};
+use signalman::rule::judge::{Known, World, explain, judge};
+use signalman::rule::windows::Windows;
 
 use crate::harness::{Random, seed, times};
 
@@ -185,7 +186,7 @@ fn compiled(rules: &[Rule]) -> Vec<CompiledRule> {
 
 /// The kept verdicts: matches, near-misses, and how many more.
 fn verdicts(book: &RuleBook, event: &Event) -> Value {
-    let judgement = judge(book, event).unwrap();
+    let judgement = judge(book, event, World::empty(), &mut Windows::default()).unwrap();
     let matches: Vec<_> = judgement.matches.iter().map(|matched| matched.verdict(None)).collect();
     json!({"matches": matches, "near": judgement.near_misses, "more": judgement.more_near_misses})
 }
@@ -234,7 +235,7 @@ fn kept_verdicts_are_explained_by_the_same_reasons() {
         let book = RuleBook::new(compiled(&rules));
         for _ in 0..20 {
             let event = event(&ids, &payload(&mut random, &Value::Null));
-            let judgement = judge(&book, &event).unwrap();
+            let judgement = judge(&book, &event, World::empty(), &mut Windows::default()).unwrap();
             let kept = judgement.matches.iter().map(|matched| matched.verdict(None)).chain(judgement.near_misses);
             let kept: Map<String, Value> = kept.map(|verdict| (verdict.rule.clone(), json!(verdict))).collect();
             for rule in book.iter() {
@@ -245,7 +246,7 @@ fn kept_verdicts_are_explained_by_the_same_reasons() {
 }
 
 fn told(rule: &Arc<CompiledRule>, event: &Event, kept: Option<&Value>) {
-    let (verdict, _) = explain(rule, event).unwrap();
+    let (verdict, _) = explain(rule, event, &Known::default()).unwrap();
     let about = || format!("{} of {:#?}", event.payload.text(), rule.rule);
     let values: Vec<&Value> = verdict.criteria.iter().map(|criterion| &criterion.value).collect();
     if let Some(kept) = kept {

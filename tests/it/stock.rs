@@ -1,6 +1,6 @@
 //! What tests fill stores with: random batches, the plain model that says what must be read afterwards, and everything that can be read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ pub fn event(ids: &IdSource, at: DateTime<Utc>, ruleset: u64, text: String) -> A
         depth: 0,
         payload: RawJson::of(&json!({"text": text})),
     };
-    Arc::new(StoredEvent { event, ruleset, verdicts: Vec::new(), more_near_misses: 0, set_aside: None })
+    Arc::new(StoredEvent { event, ruleset, verdicts: Vec::new(), more_near_misses: 0, keys: serde_json::Map::new(), set_aside: None })
 }
 
 pub fn execution(ids: &IdSource, at: DateTime<Utc>) -> Execution {
@@ -109,8 +109,8 @@ pub struct Model {
     rulesets: BTreeMap<u64, Ruleset>,
     /// To which set of rules the events that are there refer.
     refers: BTreeMap<String, u64>,
-    /// What has been tried more than once.
-    tried_again: BTreeSet<String>,
+    /// How often the log of an execution was written.
+    logged: BTreeMap<String, u64>,
 }
 
 impl Model {
@@ -164,8 +164,8 @@ impl Model {
         let id = execution.id;
         let (name, open, log) = (format!("execution/{id}"), format!("open/{id}"), format!("log/{id}"));
         let (text, lines) = execution_text(&execution);
-        if execution.state.attempt > 1 {
-            self.tried_again.insert(id.to_string());
+        if lines.is_some() || execution.state.attempt > 1 {
+            *self.logged.entry(id.to_string()).or_default() += 1;
         }
         self.content.insert(name, text);
         match lines {
@@ -207,9 +207,9 @@ impl Model {
         Ok(())
     }
 
-    /// How many executions that are not older have been tried more than once.
-    fn tried_again(&self, id: &str) -> u64 {
-        self.tried_again.range(id.to_string()..).count() as u64
+    /// How often a log was written of executions that are not older, whatever has become of them.
+    fn logs_since(&self, id: &str) -> u64 {
+        self.logged.range(id.to_string()..).map(|(_, times)| times).sum()
     }
 
     /// Whether retention may have removed it.
@@ -222,8 +222,7 @@ impl Model {
         let (limit, newer) = match kind {
             "event" => (keep.events, newer("event")),
             "log" if !read.contains_key(&format!("execution/{id}")) => return Ok(()), // that it is gone is judged by itself
-            // A later attempt may have written its log, or that there is none, into another database: both count.
-            "log" => (keep.outputs, newer("log") + self.tried_again(id)),
+            "log" => (keep.outputs, self.logs_since(id)),
             "execution" if !self.content.contains_key(&format!("open/{id}")) => (keep.executions, newer("execution")),
             // With the executions that were committed with it or later.
             "message" if !self.content.contains_key(&format!("waiting/{id}")) => (keep.executions, newer("execution")),
@@ -437,7 +436,7 @@ impl Stock {
     fn change(&mut self, execution: &mut Execution) -> bool {
         let (at, lines) = (self.now, self.random.below(3));
         let mut log: Vec<LogLine> = (0..lines).map(|n| LogLine { at, level: "info".into(), text: format!("line {n}") }).collect();
-        if execution.state.attempt == 1 && log.is_empty() {
+        if execution.state.attempt <= 1 && log.is_empty() {
             log.clone_from(&execution.state.log); // what a first attempt has logged stays
         }
         let change = match self.random.below(7) {

@@ -129,7 +129,14 @@ async fn write_every_kind(store: &dyn Store) {
         delivery: Delivery::Waiting,
     };
     let batch = Batch {
-        events: vec![Arc::new(StoredEvent { event: event.clone(), ruleset: 1, verdicts: vec![], more_near_misses: 0, set_aside: None })],
+        events: vec![Arc::new(StoredEvent {
+            event: event.clone(),
+            ruleset: 1,
+            verdicts: vec![],
+            more_near_misses: 0,
+            keys: serde_json::Map::new(),
+            set_aside: None,
+        })],
         sightings: vec![Sighting {
             key: "d".into(),
             event: event.id,

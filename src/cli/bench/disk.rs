@@ -92,7 +92,7 @@ fn stored(ids: &IdSource) -> Arc<StoredEvent> {
         depth: 0,
         payload: RawJson::of(&json!({"text": "unlock latency above the limit for three polls in a row"})),
     };
-    Arc::new(StoredEvent { event, ruleset: 1, verdicts: Vec::new(), more_near_misses: 0, set_aside: None })
+    Arc::new(StoredEvent { event, ruleset: 1, verdicts: Vec::new(), more_near_misses: 0, keys: serde_json::Map::new(), set_aside: None })
 }
 
 /// Events that come in all the time, the newest of which are kept, and their executions ten times longer.

@@ -12,7 +12,8 @@ use super::banks::{Bank, SIZES};
 use super::scenarios::{MIB, rounded};
 use crate::model::event::Event;
 use crate::rule::book::RuleBook;
-use crate::rule::judge::judge;
+use crate::rule::judge::{World, judge};
+use crate::rule::windows::Windows;
 
 /// Measurements of which the median is given.
 const RUNS: u32 = 5;
@@ -62,9 +63,10 @@ fn measured(bank: Bank, count: usize, run: Duration) -> Result<Vec<(&'static str
 /// Judges whole rounds of events until the time is over: how many, with how many matches, in what time.
 fn judged(book: &RuleBook, events: &[Event], run: Duration) -> Result<(usize, usize, Duration), String> {
     let (mut judged, mut matches, began) = (0, 0, Instant::now());
+    let mut windows = Windows::default();
     while began.elapsed() < run {
         for event in events {
-            matches += std::hint::black_box(judge(book, event)?).matches.len();
+            matches += std::hint::black_box(judge(book, event, World::empty(), &mut windows)?).matches.len();
         }
         judged += events.len();
     }

@@ -108,6 +108,7 @@ fn event(hook: &Hook<'_>, group: &Map<String, Value>, raw: &RawValue) -> NewEven
         source: hook.source(),
         cause: None,
         rejected: None,
+        pending: None,
     };
     match identity {
         Err(fault) => NewEvent { rejected: Some(fault), ..event },

@@ -49,6 +49,7 @@ impl WebhookDecoder for Generic {
             source: source.clone(),
             cause: None,
             rejected: None,
+            pending: None,
         };
         let trimmed = text.trim_start();
         let bad_json = |error: serde_json::Error| Rejected::whole(format!("the body is not JSON: {}", json::describe(&error)));

@@ -1,0 +1,199 @@
+//! What the rules remember while the process runs: windows, ceilings, keys of the datastore, guards that used up their budget.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::Engine;
+use super::catalog::Catalog;
+use crate::model::window::{WindowChange, WindowKey};
+use crate::rule::ceiling::Ceiling;
+use crate::rule::windows::outages::Outages;
+use crate::rule::windows::{Needed, Windows};
+use crate::store::{Batch, Store, StoreError};
+
+/// The pack that owns the keys that rules see as `kv.system`.
+pub const SYSTEM: &str = "system";
+
+/// The setting that tells when nothing could have come, and when the process was last known to be there.
+const ALIVE: &str = "alive";
+
+/// Records read together.
+const TOGETHER: usize = 10_000;
+
+/// A guard that uses up its budget so often in a minute sends its rule into quarantine.
+const OVERRUNS: usize = 10;
+
+/// What the rules remember.
+#[derive(Default)]
+pub struct Ruling {
+    state: Mutex<State>,
+    keys: RwLock<Arc<BTreeMap<String, Value>>>,
+    /// Held while a key is changed, so that all see the changes in the order of their commits.
+    pub(super) changing_keys: tokio::sync::Mutex<()>,
+    /// Held while a rule is switched, or the rules are replaced.
+    pub(super) changing_rules: tokio::sync::Mutex<()>,
+}
+
+/// What the evaluator works with.
+pub(super) struct State {
+    pub windows: Windows,
+    pub ceilings: HashMap<String, Ceiling>,
+    overruns: HashMap<String, VecDeque<i64>>,
+    /// The set of rules that the windows fit.
+    fits: Option<u64>,
+    /// Whether what is remembered may differ from what is stored.
+    stale: bool,
+    was_out: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let (windows, ceilings, overruns) = Default::default();
+        Self { windows, ceilings, overruns, fits: None, stale: true, was_out: false }
+    }
+}
+
+impl Ruling {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys of the datastore that rules see.
+    #[must_use]
+    pub fn keys(&self) -> Arc<BTreeMap<String, Value>> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn note_key(&self, name: &str, value: Option<Value>) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = BTreeMap::clone(&keys);
+        match value {
+            Some(value) => changed.insert(name.to_string(), value),
+            None => changed.remove(name),
+        };
+        *keys = Arc::new(changed);
+    }
+
+    /// What is remembered may differ from what is stored: it is read anew before it is used.
+    pub(super) fn set_stale(&self) {
+        self.state().stale = true;
+    }
+}
+
+/// Reads the keys of the datastore that rules see.
+pub(super) async fn load_keys(store: &dyn Store) -> Result<BTreeMap<String, Value>, StoreError> {
+    let mut keys = BTreeMap::new();
+    loop {
+        let after = keys.last_key_value().map(|(name, _): (&String, &Value)| name.clone());
+        let page = store.keys(SYSTEM, after.as_deref(), TOGETHER).await?;
+        if page.is_empty() {
+            return Ok(keys);
+        }
+        keys.extend(page);
+    }
+}
+
+/// Reads what rules remember: at a start, and before a process that could not write for a while goes on.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn load(engine: &Engine) -> Result<(), StoreError> {
+    let keys = load_keys(&*engine.store).await?;
+    *engine.ruling.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    let alive = engine.store.setting(ALIVE).await?;
+    let now = engine.clock.now().timestamp_millis();
+    let mut outages: Outages = alive.as_ref().and_then(|alive| serde_json::from_value(alive["outages"].clone()).ok()).unwrap_or_default();
+    if let Some(last) = alive.as_ref().and_then(|alive| alive["at"].as_i64()) {
+        outages.begin(None, last);
+        outages.end(None, now);
+    }
+    engine.ruling.state().windows.outages = outages;
+    prepare(engine, &engine.catalog.get()).await
+}
+
+/// Makes sure that what is remembered is what is stored, and fits the rules in force.
+pub(super) async fn prepare(engine: &Engine, catalog: &Catalog) -> Result<(), StoreError> {
+    let (stale, fits) = {
+        let state = engine.ruling.state();
+        (state.stale, state.fits == Some(catalog.ruleset))
+    };
+    if !stale && fits {
+        return Ok(());
+    }
+    let needed: Vec<Needed> = catalog.rules.iter().flat_map(|rule| rule.needed()).collect();
+    let now = engine.clock.now().timestamp_millis();
+    if !stale {
+        let mut state = engine.ruling.state();
+        state.windows.fit(&needed, now);
+        state.fits = Some(catalog.ruleset);
+        return Ok(());
+    }
+    engine.store.health().await?;
+    let outages = engine.ruling.state().windows.outages.clone();
+    // Keys that are waited for from the start on are made up only if nothing is stored of them, so what is stored comes first.
+    let (mut read, mut gone): (Windows, Vec<WindowChange>) = Default::default();
+    let unnamed: Vec<Needed> = needed.iter().map(Needed::without_keys).collect();
+    read.fit(&unnamed, now);
+    let mut after: Option<WindowKey> = None;
+    loop {
+        let page = engine.store.windows(after.as_ref(), TOGETHER).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.clone());
+        for (of, state) in page {
+            if !read.restore(&of, &state) {
+                gone.push(WindowChange { of, state: None });
+            }
+        }
+    }
+    read.fit(&needed, now);
+    read.outages = outages;
+    for changes in gone.chunks(TOGETHER) {
+        let batch = Batch { windows: changes.to_vec(), ..Batch::default() };
+        if let Err(error) = engine.store.commit(&batch).await {
+            tracing::warn!("what rules that are gone remember stays for now: {error}");
+            break;
+        }
+    }
+    let mut state = engine.ruling.state();
+    (state.windows, state.fits, state.stale) = (read, Some(catalog.ruleset), false);
+    Ok(())
+}
+
+impl State {
+    /// Notes that a guard used up its budget; answers whether that was once too often.
+    pub(super) fn overrun(&mut self, rule: &str, now: i64) -> bool {
+        let times = self.overruns.entry(rule.to_string()).or_default();
+        times.push_back(now);
+        while times.front().is_some_and(|first| first.saturating_add(60_000) <= now || *first > now) {
+            times.pop_front();
+        }
+        let too_often = times.len() >= OVERRUNS;
+        if too_often {
+            self.overruns.remove(rule);
+        }
+        too_often
+    }
+
+    /// What is done every second: what has no meaning any more is forgotten, and it is noted whether anything could come.
+    pub(super) fn tick(&mut self, is_out: bool, now: DateTime<Utc>) {
+        let now = now.timestamp_millis();
+        self.windows.sweep(now);
+        self.ceilings.retain(|_, ceiling| !ceiling.is_over(now));
+        if is_out != self.was_out {
+            self.was_out = is_out;
+            if is_out {
+                self.windows.outages.begin(None, now)
+            } else {
+                self.windows.outages.end(None, now)
+            };
+        }
+    }
+
+    /// What is stored from time to time so that a restart knows for how long nothing could come.
+    pub(super) fn alive(&self, now: DateTime<Utc>) -> (String, Value) {
+        (ALIVE.into(), serde_json::json!({"at": now.timestamp_millis(), "outages": self.windows.outages}))
+    }
+}

@@ -1,0 +1,675 @@
+//! Windows and throttles: how often, how long not at all, how far apart; for each key of a rule by itself. Pure: times are those of
+//! events, and what changed is asked for with [`Windows::take_changes`] so that it is committed together with what it decided.
+
+mod keys;
+mod ledger;
+pub mod outages;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keys::Keys;
+use ledger::{Absent, Count, Throttled};
+
+use crate::model::ids::EventId;
+use crate::model::rule::WindowKind;
+use crate::model::window::{MAX_KEY_BYTES, WindowChange, WindowKey, WindowPart, WindowState};
+use outages::Outages;
+
+/// How a window or throttle is defined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Definition {
+    /// A window.
+    Window {
+        /// What it waits for.
+        kind: WindowKind,
+        /// How far behind the newest an event may lie and still count.
+        late: Duration,
+    },
+    /// A throttle: how far apart.
+    Throttle(Duration),
+}
+
+/// A rule's windows as they must be.
+#[derive(Clone, Debug)]
+pub struct Needed {
+    /// The rule, `pack.name`.
+    pub rule: Arc<str>,
+    /// The trigger that it listens to.
+    pub trigger: Arc<str>,
+    /// Its window or throttle.
+    pub definition: Definition,
+    /// A hash of the definition and of what tells keys apart.
+    pub hash: u64,
+}
+
+impl Needed {
+    /// The same, without keys that are waited for from the start on.
+    #[must_use]
+    pub fn without_keys(&self) -> Self {
+        let mut bare = self.clone();
+        if let Definition::Window { kind: WindowKind::Absent { keys, .. }, .. } = &mut bare.definition {
+            keys.clear();
+        }
+        bare
+    }
+}
+
+impl Definition {
+    fn part(&self) -> WindowPart {
+        match self {
+            Self::Window { .. } => WindowPart::Window,
+            Self::Throttle(_) => WindowPart::Throttle,
+        }
+    }
+}
+
+/// What a window or throttle says of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is time to run something.
+    Fires,
+    /// So many of so many are there.
+    Open {
+        /// How many.
+        have: usize,
+        /// Of how many.
+        of: u32,
+    },
+    /// It waits for silence until then, milliseconds since 1970.
+    Armed {
+        /// When it fires if nothing comes.
+        until: i64,
+    },
+    /// The event lies so many milliseconds behind the newest of its key.
+    Late {
+        /// How far.
+        behind: i64,
+    },
+    /// Something ran already; the next may run then.
+    Throttled {
+        /// From when on, milliseconds since 1970.
+        until: i64,
+    },
+    /// As many keys as can be are remembered, and this is another.
+    TooManyKeys,
+    /// The key is longer than [`MAX_KEY_BYTES`].
+    LongKey,
+}
+
+/// Silence that has lasted long enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// The key.
+    pub key: String,
+    /// When it became long enough, milliseconds since 1970.
+    pub deadline: i64,
+    /// The last event of the key, if there has been one.
+    pub last: Option<EventId>,
+}
+
+/// One key of a rule's window, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenWindow {
+    /// Its window or throttle.
+    pub part: WindowPart,
+    /// The key.
+    pub key: String,
+    /// What is remembered.
+    pub state: WindowState,
+    /// When it fires, or lets pass again, if nothing comes; milliseconds since 1970.
+    pub until: Option<i64>,
+}
+
+/// An event may happen so much after it was received and be believed; beyond that the clock was ahead for a while.
+const AHEAD_MS: i64 = 60_000;
+
+/// What is remembered of all rules.
+#[derive(Debug, Default)]
+pub struct Windows {
+    memories: HashMap<(Arc<str>, WindowPart), Memory>,
+    /// When silence may be long enough, of which rule's which key; a look at the key tells whether it is.
+    deadlines: BTreeSet<(i64, Arc<str>, Box<str>)>,
+    changed: Vec<(Arc<str>, WindowPart, Box<str>)>,
+    /// When nothing could have come.
+    pub outages: Outages,
+}
+
+/// What is remembered of one window or throttle.
+#[derive(Debug)]
+struct Memory {
+    trigger: Arc<str>,
+    definition: Definition,
+    hash: u64,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Count(Keys<Count>),
+    Absent(Keys<Absent>),
+    Throttle(Keys<Throttled>),
+}
+
+impl Kind {
+    fn of(definition: &Definition) -> Self {
+        match definition {
+            Definition::Window { kind: WindowKind::Count { .. }, .. } => Self::Count(Keys::default()),
+            Definition::Window { kind: WindowKind::Absent { .. }, .. } => Self::Absent(Keys::default()),
+            Definition::Throttle(_) => Self::Throttle(Keys::default()),
+        }
+    }
+}
+
+/// Milliseconds of a span.
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Windows {
+    /// Fits what is remembered to the rules that are in force: what is defined otherwise now begins anew, keys that are waited for from
+    /// the start on are waited for from `now` on, the rest stays.
+    pub fn fit(&mut self, needed: &[Needed], now: i64) {
+        let wanted: HashMap<(Arc<str>, WindowPart), &Needed> =
+            needed.iter().map(|one| ((Arc::clone(&one.rule), one.definition.part()), one)).collect();
+        let gone: Vec<_> = self
+            .memories
+            .iter()
+            .filter(|(place, memory)| wanted.get(place).is_none_or(|one| one.hash != memory.hash))
+            .map(|(place, _)| place.clone())
+            .collect();
+        for place in gone {
+            self.memories.remove(&place);
+            self.deadlines.retain(|(_, rule, _)| *rule != place.0);
+        }
+        for (place, one) in wanted {
+            let memory = self.memories.entry(place.clone()).or_insert_with(|| Memory {
+                trigger: Arc::clone(&one.trigger),
+                definition: one.definition.clone(),
+                hash: one.hash,
+                kind: Kind::of(&one.definition),
+            });
+            memory.definition = one.definition.clone();
+            let Definition::Window { kind: WindowKind::Absent { after, keys }, .. } = &one.definition else { continue };
+            let Kind::Absent(known) = &mut memory.kind else { continue };
+            for key in keys {
+                if known.get(key).is_none() && known.insert(key, Absent { last: now, event: None, armed: true }) {
+                    self.deadlines.insert((now.saturating_add(millis(*after)), Arc::clone(&one.rule), key.as_str().into()));
+                    self.changed.push((place.0.clone(), place.1, key.as_str().into()));
+                }
+            }
+        }
+    }
+
+    /// Takes in what was stored; answers whether a rule in force remembers it, else it can be removed.
+    pub fn restore(&mut self, of: &WindowKey, state: &WindowState) -> bool {
+        let rule: Arc<str> = of.rule.as_str().into();
+        let Some(memory) = self.memories.get_mut(&(Arc::clone(&rule), of.part)).filter(|memory| memory.hash == of.definition) else {
+            return false;
+        };
+        match (&mut memory.kind, state) {
+            (Kind::Count(keys), WindowState::Count { times, newest }) => keys.insert(&of.key, Count::of(times, *newest)),
+            (Kind::Absent(keys), WindowState::Absent { last, event, armed }) => {
+                if let Definition::Window { kind: WindowKind::Absent { after, .. }, .. } = &memory.definition
+                    && *armed
+                {
+                    self.deadlines.insert((last.saturating_add(millis(*after)), rule, of.key.as_str().into()));
+                }
+                keys.insert(&of.key, Absent { last: *last, event: *event, armed: *armed })
+            }
+            (Kind::Throttle(keys), WindowState::Throttle { fired_at }) => keys.insert(&of.key, Throttled { fired_at: *fired_at }),
+            _ => false,
+        }
+    }
+
+    /// An event of a key holds. `at` is when it happened, `now` when it came, both milliseconds since 1970.
+    pub fn hold(&mut self, rule: &Arc<str>, key: &str, at: i64, now: i64, event: EventId) -> Answer {
+        let place = (Arc::clone(rule), WindowPart::Window);
+        let Some(memory) = self.memories.get_mut(&place) else { return Answer::Fires };
+        if key.len() > MAX_KEY_BYTES {
+            return Answer::LongKey;
+        }
+        let Definition::Window { kind, late } = &memory.definition else { return Answer::Fires };
+        let answer = match (kind, &mut memory.kind) {
+            (WindowKind::Count { count, within, .. }, Kind::Count(keys)) => {
+                let Some(entry) = keys.entry(key, |entry| entry.is_over(now, millis(*within))) else { return Answer::TooManyKeys };
+                entry.add(at, now, *count, millis(*within), millis(*late))
+            }
+            (WindowKind::Absent { after, .. }, Kind::Absent(keys)) => {
+                let Some(entry) = keys.entry(key, |entry| entry.is_over(now, millis(*late))) else { return Answer::TooManyKeys };
+                let before = entry.armed.then(|| entry.last.saturating_add(millis(*after)));
+                if entry.event.is_some() && entry.last <= now + AHEAD_MS && at < entry.last.saturating_sub(millis(*late)) {
+                    return Answer::Late { behind: entry.last - at };
+                }
+                entry.last = if entry.last > now + AHEAD_MS || !entry.armed { at } else { entry.last.max(at) };
+                (entry.event, entry.armed) = (Some(event), true);
+                let until = entry.last.saturating_add(millis(*after));
+                if before != Some(until) {
+                    if let Some(before) = before {
+                        self.deadlines.remove(&(before, Arc::clone(rule), key.into()));
+                    }
+                    self.deadlines.insert((until, Arc::clone(rule), key.into()));
+                }
+                Answer::Armed { until: self.outages.extend(&memory.trigger, until - millis(*after), until) }
+            }
+            _ => return Answer::Fires,
+        };
+        if !matches!(answer, Answer::Late { .. }) {
+            self.changed.push((place.0, place.1, key.into()));
+        }
+        answer
+    }
+
+    /// An event of a key does not hold: where every one must, the count begins anew.
+    pub fn miss(&mut self, rule: &Arc<str>, key: &str) {
+        let place = (Arc::clone(rule), WindowPart::Window);
+        if let Some(Memory { kind: Kind::Count(keys), .. }) = self.memories.get_mut(&place)
+            && let Some(entry) = keys.get_mut(key)
+            && entry.clear()
+        {
+            self.changed.push((place.0, place.1, key.into()));
+        }
+    }
+
+    /// Whether something may run now, and notes that it does.
+    pub fn pass(&mut self, rule: &Arc<str>, key: &str, at: i64, now: i64) -> Answer {
+        let place = (Arc::clone(rule), WindowPart::Throttle);
+        let Some(Memory { definition: Definition::Throttle(once_per), kind: Kind::Throttle(keys), .. }) = self.memories.get_mut(&place)
+        else {
+            return Answer::Fires;
+        };
+        if key.len() > MAX_KEY_BYTES {
+            return Answer::LongKey;
+        }
+        let once_per = millis(*once_per);
+        if let Some(known) = keys.get(key)
+            && known.fired_at <= now + AHEAD_MS
+            && at < known.fired_at.saturating_add(once_per)
+        {
+            return Answer::Throttled { until: known.fired_at.saturating_add(once_per) };
+        }
+        let Some(entry) = keys.entry(key, |entry| entry.is_over(now, once_per)) else { return Answer::TooManyKeys };
+        entry.fired_at = at;
+        self.changed.push((place.0, place.1, key.into()));
+        Answer::Fires
+    }
+
+    /// When the next silence may have lasted long enough.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<i64> {
+        self.deadlines.first().map(|(deadline, _, _)| *deadline)
+    }
+
+    /// Whether some key is waited for.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.deadlines.is_empty()
+    }
+
+    /// Silences that have lasted long enough at a time; at most so many. They are not waited for any more.
+    pub fn silences(&mut self, now: i64, limit: usize) -> Vec<Silence> {
+        let mut found = Vec::new();
+        let mut later = Vec::new();
+        while found.len() < limit
+            && let Some((_, rule, key)) = self.deadlines.first().filter(|(deadline, _, _)| *deadline <= now).cloned()
+        {
+            self.deadlines.pop_first();
+            let place = (Arc::clone(&rule), WindowPart::Window);
+            let Some(Memory {
+                definition: Definition::Window { kind: WindowKind::Absent { after, .. }, .. },
+                kind: Kind::Absent(keys),
+                trigger,
+                ..
+            }) = self.memories.get_mut(&place)
+            else {
+                continue;
+            };
+            let Some(entry) = keys.get_mut(&key).filter(|entry| entry.armed) else { continue };
+            if self.outages.is_out(trigger) {
+                later.push((now + 1_000, rule, key)); // nothing can come now: it is looked at again
+                continue;
+            }
+            let due = self.outages.extend(trigger, entry.last, entry.last.saturating_add(millis(*after)));
+            if due > now {
+                later.push((due, rule, key));
+                continue;
+            }
+            entry.armed = false;
+            self.changed.push((place.0, place.1, key.clone()));
+            found.push(Silence { rule, key: key.into(), deadline: due, last: entry.event });
+        }
+        self.deadlines.extend(later);
+        found
+    }
+
+    /// Whether anything has changed since that was asked for last.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// What has changed since this was asked for last, as it is now.
+    pub fn take_changes(&mut self) -> Vec<WindowChange> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        changed
+            .into_iter()
+            .filter_map(|(rule, part, key)| {
+                let memory = self.memories.get(&(Arc::clone(&rule), part))?;
+                let state = memory.state(&key);
+                Some(WindowChange { of: WindowKey { rule: rule.to_string(), part, definition: memory.hash, key: key.into() }, state })
+            })
+            .collect()
+    }
+
+    /// Forgets a share of what has no meaning any more at a time: a sixteenth of each memory, another one each time.
+    pub fn sweep(&mut self, now: i64) {
+        for ((rule, part), memory) in &mut self.memories {
+            let over: Vec<Box<str>> = match (&memory.definition, &mut memory.kind) {
+                (Definition::Window { kind: WindowKind::Count { within, .. }, late }, Kind::Count(keys)) => {
+                    let span = millis(*within).max(millis(*late));
+                    keys.sweep(|entry| entry.is_over(now, span))
+                }
+                (Definition::Window { kind: WindowKind::Absent { keys: named, .. }, late }, Kind::Absent(keys)) => {
+                    let mut over = keys.sweep(|entry| entry.is_over(now, millis(*late)));
+                    // Those that are named must not be waited for anew after a restart.
+                    for key in named {
+                        if let Some(at) = over.iter().position(|gone| **gone == **key) {
+                            over.swap_remove(at);
+                            keys.insert(key, Absent { last: now, event: None, armed: false });
+                        }
+                    }
+                    over
+                }
+                (Definition::Throttle(once_per), Kind::Throttle(keys)) => keys.sweep(|entry| entry.is_over(now, millis(*once_per))),
+                _ => Vec::new(),
+            };
+            self.changed.extend(over.into_iter().map(|key| (Arc::clone(rule), *part, key)));
+        }
+    }
+
+    /// The keys of a rule, at most so many, after one of them.
+    #[must_use]
+    pub fn of_rule(&self, rule: &str, limit: usize) -> Vec<OpenWindow> {
+        let rule: Arc<str> = rule.into();
+        let mut found = Vec::new();
+        for part in [WindowPart::Window, WindowPart::Throttle] {
+            let Some(memory) = self.memories.get(&(Arc::clone(&rule), part)) else { continue };
+            for key in memory.keys(limit.saturating_sub(found.len())) {
+                let Some(state) = memory.state(&key) else { continue };
+                let until = self.until(memory, &state);
+                found.push(OpenWindow { part, key: key.into(), state, until });
+            }
+        }
+        found
+    }
+
+    /// How many keys of a rule are remembered, in its window and in its throttle.
+    #[must_use]
+    pub fn count_of(&self, rule: &str) -> (usize, usize) {
+        let rule: Arc<str> = rule.into();
+        let of = |part| self.memories.get(&(Arc::clone(&rule), part)).map_or(0, Memory::len);
+        (of(WindowPart::Window), of(WindowPart::Throttle))
+    }
+
+    /// How many keys are remembered of all rules.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.memories.values().map(Memory::len).sum()
+    }
+
+    /// Whether nothing is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn until(&self, memory: &Memory, state: &WindowState) -> Option<i64> {
+        match (&memory.definition, state) {
+            (Definition::Window { kind: WindowKind::Count { within, .. }, .. }, WindowState::Count { times, .. }) => {
+                Some(times.first()?.saturating_add(millis(*within)))
+            }
+            (Definition::Window { kind: WindowKind::Absent { after, .. }, .. }, WindowState::Absent { last, armed: true, .. }) => {
+                Some(self.outages.extend(&memory.trigger, *last, last.saturating_add(millis(*after))))
+            }
+            (Definition::Throttle(once_per), WindowState::Throttle { fired_at }) => Some(fired_at.saturating_add(millis(*once_per))),
+            _ => None,
+        }
+    }
+}
+
+impl Memory {
+    fn len(&self) -> usize {
+        match &self.kind {
+            Kind::Count(keys) => keys.len(),
+            Kind::Absent(keys) => keys.len(),
+            Kind::Throttle(keys) => keys.len(),
+        }
+    }
+
+    fn keys(&self, limit: usize) -> Vec<Box<str>> {
+        match &self.kind {
+            Kind::Count(keys) => keys.first(limit),
+            Kind::Absent(keys) => keys.first(limit),
+            Kind::Throttle(keys) => keys.first(limit),
+        }
+    }
+
+    fn state(&self, key: &str) -> Option<WindowState> {
+        Some(match &self.kind {
+            Kind::Count(keys) => keys.get(key)?.state(),
+            Kind::Absent(keys) => {
+                let Absent { last, event, armed } = *keys.get(key)?;
+                WindowState::Absent { last, event, armed }
+            }
+            Kind::Throttle(keys) => WindowState::Throttle { fired_at: keys.get(key)?.fired_at },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::IdSource;
+
+    const S: i64 = 1_000;
+    const M: i64 = 60_000;
+    /// Times are given from here on.
+    const T0: i64 = 1_700_000_000_000;
+
+    struct Rule {
+        windows: Windows,
+        name: Arc<str>,
+        ids: IdSource,
+    }
+
+    impl Rule {
+        fn new(definitions: &[Definition]) -> Self {
+            let name: Arc<str> = "default.r".into();
+            let mut windows = Windows::default();
+            windows.fit(&needed(&name, definitions), T0);
+            Self { windows, name, ids: IdSource::seeded(1) }
+        }
+
+        fn hold(&mut self, key: &str, at: i64) -> Answer {
+            self.hold_received(key, at, at)
+        }
+
+        fn hold_received(&mut self, key: &str, at: i64, now: i64) -> Answer {
+            let event = self.ids.event(chrono::DateTime::from_timestamp_millis(T0).unwrap());
+            self.windows.hold(&self.name, key, T0 + at, T0 + now, event)
+        }
+
+        fn fires(&mut self, times: &[i64]) -> Vec<i64> {
+            times.iter().copied().filter(|at| self.hold("k", *at) == Answer::Fires).collect()
+        }
+
+        fn silences(&mut self, now: i64) -> Vec<i64> {
+            self.windows.silences(T0 + now, 10).into_iter().map(|silence| silence.deadline - T0).collect()
+        }
+    }
+
+    fn needed(name: &Arc<str>, definitions: &[Definition]) -> Vec<Needed> {
+        let of = |definition: &Definition| {
+            let hash = crate::model::hash::fingerprint(format!("{definition:?}").as_bytes());
+            Needed { rule: Arc::clone(name), trigger: "t.e".into(), definition: definition.clone(), hash }
+        };
+        definitions.iter().map(of).collect()
+    }
+
+    fn span(ms: i64) -> Duration {
+        Duration::from_millis(u64::try_from(ms).unwrap())
+    }
+
+    fn count(count: u32, within: i64) -> Definition {
+        Definition::Window { kind: WindowKind::Count { count, within: span(within), consecutive: true }, late: span(M) }
+    }
+
+    fn absent(after: i64, keys: &[&str]) -> Definition {
+        let keys = keys.iter().map(ToString::to_string).collect();
+        Definition::Window { kind: WindowKind::Absent { after: span(after), keys }, late: span(M) }
+    }
+
+    #[test]
+    fn the_nth_event_fires_if_all_lie_within_and_then_it_begins_anew() {
+        let mut rule = Rule::new(&[count(3, 60 * S)]);
+        assert_eq!(rule.fires(&[0, 30 * S, 60 * S]), [] as [i64; 0], "two that lie exactly the span apart never count together");
+        let mut rule = Rule::new(&[count(3, 60 * S)]);
+        assert_eq!(rule.fires(&[0, 30 * S, 59 * S, 60 * S, 61 * S, 62 * S]), [59 * S, 62 * S]);
+        assert_eq!(Rule::new(&[count(1, S)]).fires(&[0, 0, 1]), [0, 0, 1]);
+    }
+
+    #[test]
+    fn one_that_does_not_hold_begins_anew() {
+        let mut rule = Rule::new(&[count(3, 60 * S)]);
+        rule.hold("k", 0);
+        rule.hold("k", S);
+        let name = Arc::clone(&rule.name);
+        rule.windows.miss(&name, "other");
+        rule.windows.miss(&name, "k");
+        assert_eq!(rule.fires(&[2 * S, 3 * S]), [] as [i64; 0]);
+        assert_eq!(rule.fires(&[4 * S]), [4 * S]);
+    }
+
+    #[test]
+    fn keys_do_not_share_and_order_within_the_allowance_does_not_matter() {
+        let mut rule = Rule::new(&[count(2, 60 * S)]);
+        assert_eq!(rule.hold("a", 50 * S), Answer::Open { have: 1, of: 2 });
+        assert_eq!(rule.hold("b", 50 * S), Answer::Open { have: 1, of: 2 });
+        assert_eq!(rule.hold("a", 10 * S), Answer::Fires);
+        assert_eq!(rule.hold_received("a", -20 * S, 60 * S), Answer::Late { behind: 70 * S });
+        assert_eq!(rule.hold("b", 120 * S), Answer::Open { have: 1, of: 2 });
+        assert_eq!(rule.hold(&"k".repeat(MAX_KEY_BYTES + 1), 0), Answer::LongKey);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_for_a_while_does_not_silence_a_key() {
+        let mut rule = Rule::new(&[count(2, 60 * S), Definition::Throttle(span(15 * M))]);
+        let year = 365 * 86_400 * S;
+        rule.hold("k", year);
+        assert_eq!(rule.hold("k", 0), Answer::Open { have: 1, of: 2 });
+        assert_eq!(rule.hold("k", S), Answer::Fires);
+        let name = Arc::clone(&rule.name);
+        assert_eq!(rule.windows.pass(&name, "k", T0 + year, T0 + year), Answer::Fires);
+        assert_eq!(rule.windows.pass(&name, "k", T0, T0), Answer::Fires);
+        assert_eq!(rule.windows.pass(&name, "k", T0 + S, T0 + S), Answer::Throttled { until: T0 + 15 * M });
+    }
+
+    #[test]
+    fn a_throttle_counts_from_the_event_that_fired() {
+        let mut rule = Rule::new(&[Definition::Throttle(span(15 * M))]);
+        let name = Arc::clone(&rule.name);
+        let mut fired = Vec::new();
+        for at in [0, 5 * M, 14 * M + 59 * S, 15 * M] {
+            if rule.windows.pass(&name, "k", T0 + at, T0 + at) == Answer::Fires {
+                fired.push(at);
+            }
+        }
+        assert_eq!(fired, [0, 15 * M]);
+    }
+
+    #[test]
+    fn silence_fires_once_and_is_armed_by_the_next_event() {
+        let mut rule = Rule::new(&[absent(10 * M, &[])]);
+        assert_eq!(rule.silences(100 * M), [] as [i64; 0]);
+        rule.hold("k", 0);
+        assert_eq!(rule.hold("k", 4 * M), Answer::Armed { until: T0 + 14 * M });
+        assert_eq!(rule.silences(14 * M - 1), [] as [i64; 0]);
+        assert_eq!(rule.silences(14 * M), [14 * M]);
+        assert_eq!(rule.silences(19 * M), [] as [i64; 0]);
+        rule.hold("k", 20 * M);
+        assert_eq!(rule.silences(60 * M), [30 * M]);
+    }
+
+    #[test]
+    fn keys_that_are_named_are_waited_for_from_the_start_on_and_once() {
+        let definitions = [absent(10 * M, &["a", "b"])];
+        let mut rule = Rule::new(&definitions);
+        rule.hold("a", 9 * M);
+        assert_eq!(rule.silences(10 * M), [10 * M]);
+        let changes = rule.windows.take_changes();
+        assert_eq!(changes.len(), 2);
+        // A restart, later: what was told is not told again.
+        let mut again = Rule::new(&definitions);
+        assert!(changes.iter().all(|change| again.windows.restore(&change.of, change.state.as_ref().unwrap())));
+        assert_eq!(again.silences(100 * M), [19 * M]);
+        for round in 0..40 {
+            again.windows.sweep(T0 + 200 * M + round);
+        }
+        let name = Arc::clone(&again.name);
+        again.windows.fit(&needed(&name, &definitions), T0 + 300 * M);
+        assert_eq!(again.silences(1_000 * M), [] as [i64; 0]);
+    }
+
+    #[test]
+    fn while_nothing_can_come_silence_is_no_silence() {
+        let mut rule = Rule::new(&[absent(10 * M, &[])]);
+        rule.hold("k", 0);
+        rule.windows.outages.begin(Some("t.e"), T0 + 5 * M);
+        assert_eq!(rule.silences(60 * M), [] as [i64; 0]);
+        rule.windows.outages.end(Some("t.e"), T0 + 65 * M);
+        assert_eq!(rule.silences(69 * M), [] as [i64; 0]);
+        assert_eq!(rule.silences(70 * M), [70 * M]);
+    }
+
+    #[test]
+    fn what_changed_is_told_once_and_what_is_over_is_forgotten() {
+        let mut rule = Rule::new(&[count(3, 60 * S), Definition::Throttle(span(M))]);
+        let name = Arc::clone(&rule.name);
+        for at in 0..2 {
+            rule.hold("k", at);
+        }
+        rule.windows.pass(&name, "k", T0, T0);
+        let changes = rule.windows.take_changes();
+        assert_eq!(changes.len(), 2);
+        assert_eq!(changes[0].state, Some(WindowState::Count { times: vec![T0, T0 + 1], newest: T0 + 1 }));
+        assert_eq!(rule.windows.take_changes(), []);
+        let mut again = Rule::new(&[count(3, 60 * S)]);
+        assert!(again.windows.restore(&changes[0].of, changes[0].state.as_ref().unwrap()));
+        assert!(!again.windows.restore(&changes[1].of, changes[1].state.as_ref().unwrap()), "there is no throttle any more");
+        assert_eq!(again.hold("k", 2), Answer::Fires);
+        for _ in 0..16 {
+            rule.windows.sweep(T0 + 10 * M);
+        }
+        assert!(rule.windows.is_empty());
+        assert!(rule.windows.take_changes().iter().all(|change| change.state.is_none()));
+    }
+
+    #[test]
+    fn keys_are_bounded_and_old_ones_make_room() {
+        let mut rule = Rule::new(&[count(2, 60 * S)]);
+        for key in 0..crate::model::window::MAX_KEYS {
+            rule.hold(&key.to_string(), 0);
+        }
+        assert_eq!(rule.hold("one more", S), Answer::TooManyKeys);
+        assert_eq!(rule.hold("0", S), Answer::Fires);
+        let name = Arc::clone(&rule.name);
+        assert_eq!(rule.windows.count_of(&name).0, crate::model::window::MAX_KEYS);
+        let found = (0..2_000).any(|n| rule.hold(&format!("later {n}"), 10 * M) != Answer::TooManyKeys);
+        assert!(found, "what is over makes room");
+    }
+}
