@@ -6,7 +6,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use signalman::cli::bench::banks::SIZES;
 use signalman::rule::book::RuleBook;
-use signalman::rule::judge::judge;
+use signalman::rule::judge::{World, judge};
+use signalman::rule::windows::Windows;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -16,9 +17,9 @@ fn rules(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for (bank, count) in SIZES {
         let (book, events) = (RuleBook::new(bank.compiled(*count)), bank.events(*count));
-        let mut next = events.iter().cycle();
+        let (mut windows, mut next) = (Windows::default(), events.iter().cycle());
         group.bench_function(format!("{}/{count}", bank.name()), |bencher| {
-            bencher.iter(|| judge(&book, black_box(next.next().expect("they come round again"))));
+            bencher.iter(|| judge(&book, black_box(next.next().expect("they come round again")), World::empty(), &mut windows));
         });
     }
     group.finish();

@@ -18,7 +18,25 @@ use crate::harness::{Random, seed, times};
 const TRIGGER: &str = "t.seen";
 
 /// Fields of payloads and rules. They are few, so that rules and events meet.
-const FIELDS: &[&str] = &["a", "b", "n", "m", "text", "inner.x", "inner.y", "list[0].x", "list[*].y", "['odd.name']", "inner", "list"];
+const FIELDS: &[&str] = &[
+    "a",
+    "b",
+    "n",
+    "m",
+    "text",
+    "inner.x",
+    "inner.y",
+    "list[0].x",
+    "list[*].y",
+    "['odd.name']",
+    "inner",
+    "list",
+    "a[*]",
+    "list[-1].x",
+    "inner.*",
+    ".x",
+    "text[*]",
+];
 
 impl Random {
     fn of<'v, T>(&mut self, values: &'v [T]) -> &'v T {
