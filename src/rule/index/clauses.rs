@@ -87,9 +87,9 @@ fn narrow(all: &mut Vec<Clause>, clause: Clause) {
 }
 
 /// Nothing, where the operator may hold whatever the value is, or its pattern is made anew for each event.
-fn of_criterion(slot: usize, criterion: &Criterion) -> Option<Clause> {
+fn of_criterion(slot: u32, criterion: &Criterion) -> Option<Clause> {
     let pattern = Some(&criterion.pattern).filter(|pattern| is_fixed(pattern));
-    let present = || Some(vec![Term::Present { slot: narrowed(slot) }]);
+    let present = || Some(vec![Term::Present { slot }]);
     match (criterion.operator, pattern) {
         (Operator::Equals, Some(pattern)) => Some(vec![equal(slot, pattern)]),
         (Operator::Inside, Some(Value::Array(items))) => Some(members(slot, items)),
@@ -121,16 +121,15 @@ fn is_fixed(pattern: &Value) -> bool {
     }
 }
 
-fn equal(slot: usize, value: &Value) -> Term {
-    let slot = narrowed(slot);
+fn equal(slot: u32, value: &Value) -> Term {
     key_of(slot, &Seen::of(value)).map_or(Term::Present { slot }, |key| Term::Value { slot, key })
 }
 
-fn members(slot: usize, items: &[Value]) -> Clause {
+fn members(slot: u32, items: &[Value]) -> Clause {
     let mut terms: Clause = items.iter().map(|item| equal(slot, item)).collect();
     if let Some(present) = terms.iter().find(|term| matches!(term, Term::Present { .. })).copied() {
         // A list or an object among them: anything may be equal to that, except nothing.
-        terms.retain(|term| matches!(term, Term::Value { key, .. } if Some(*key) == key_of(narrowed(slot), &Seen::Null)));
+        terms.retain(|term| matches!(term, Term::Value { key, .. } if Some(*key) == key_of(slot, &Seen::Null)));
         terms.push(present);
     }
     terms.sort_by_key(|term| if let Term::Value { key, .. } = term { *key } else { 0 });
@@ -138,17 +137,12 @@ fn members(slot: usize, items: &[Value]) -> Clause {
     terms
 }
 
-fn range(slot: usize, low: f64, high: f64) -> Term {
-    Term::Range { slot: narrowed(slot), low, high }
+fn range(slot: u32, low: f64, high: f64) -> Term {
+    Term::Range { slot: slot, low, high }
 }
 
-fn affix(slot: usize, end: End, text: &str) -> Term {
-    let slot = narrowed(slot);
+fn affix(slot: u32, end: End, text: &str) -> Term {
     Term::Affix { slot, end, length: text.len(), key: key_of_affix(slot, end, text.len(), text.as_bytes()) }
-}
-
-fn narrowed(slot: usize) -> u32 {
-    u32::try_from(slot).expect("there are less than four thousand million fields")
 }
 
 const NULL: u64 = 0;

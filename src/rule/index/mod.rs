@@ -25,9 +25,9 @@ use crate::model::rule::Criterion;
 /// What the index knows of a rule.
 pub struct Entry<'r> {
     /// Fields that must equal values, by slot; all of them, always.
-    pub equalities: Vec<(usize, &'r Value)>,
+    pub equalities: Vec<(u32, &'r Value)>,
     /// The criteria, by slot.
-    pub criteria: Vec<(usize, &'r Criterion)>,
+    pub criteria: Vec<(u32, &'r Criterion)>,
     /// How many of the criteria must hold. Zero where the rule must be tried whatever they say, as one that counts what does not hold.
     pub needed: usize,
 }
