@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use super::problem::Problem;
-use super::{ApiState, events, executions, listing, store, stream, webhooks};
+use super::{ApiState, events, executions, listing, reload, sensors, store, stream, webhooks};
 use crate::engine::ingest::bearer;
 
 /// The router of everything that is served.
@@ -25,9 +25,11 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/api/v1/rules", get(listing::rules))
         .route("/api/v1/rules/{rule}", get(listing::rule))
         .route("/api/v1/rules/{rule}/why/{event}", get(events::rule_why))
+        .route("/api/v1/reload", post(reload::reload))
         .route("/api/v1/actions", get(listing::actions))
         .route("/api/v1/packs", get(listing::packs))
-        .route("/api/v1/sensors", get(listing::sensors))
+        .route("/api/v1/sensors", get(sensors::list))
+        .route("/api/v1/sensors/{sensor}", get(sensors::show))
         .route("/api/v1/messages", get(listing::messages))
         .route("/api/v1/executions", get(executions::list).post(executions::request))
         .route("/api/v1/executions/{id}", get(executions::show))

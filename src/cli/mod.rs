@@ -12,9 +12,11 @@ mod execution;
 mod lint;
 mod progress;
 mod reference;
+mod reload;
 mod restore;
 mod rule;
 mod run;
+mod sensor;
 mod serve;
 mod store;
 mod table;
@@ -123,6 +125,11 @@ enum Command {
     /// List, show and cancel executions
     #[command(subcommand)]
     Execution(execution::Command),
+    /// List and show sensors, and how they do
+    #[command(subcommand)]
+    Sensor(sensor::Command),
+    /// Read the site's files again, in a server that runs; faulty ones change nothing
+    Reload,
     /// Show what the bot says, live
     Chat(chat::Arguments),
     /// Write everything that is stored into one file, also while the server runs
@@ -160,6 +167,8 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Event(command) => event::run(common, command, environment),
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
+        Command::Sensor(command) => sensor::run(common, command, environment),
+        Command::Reload => reload::run(common, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
         Command::Backup(arguments) => backup::run(common, &arguments, environment),
         Command::Restore(arguments) => restore::run(common, &arguments, environment),

@@ -62,6 +62,16 @@ impl Catalog {
         }
     }
 
+    /// The same with the switches as another catalog has them.
+    #[must_use]
+    pub fn with_switches_of(&self, other: &Self, now: DateTime<Utc>) -> Self {
+        if Arc::ptr_eq(&self.switches, &other.switches) {
+            return self.clone();
+        }
+        let newer = other.switches.iter().filter(|(rule, history)| self.switches.get(*rule) != Some(history));
+        newer.fold(self.clone(), |catalog, (rule, history)| catalog.switched(rule, history.clone(), now))
+    }
+
     /// The same after a rule was switched.
     #[must_use]
     pub fn switched(&self, reference: &str, history: Vec<Switch>, now: DateTime<Utc>) -> Self {
@@ -86,6 +96,12 @@ impl Catalog {
     #[must_use]
     pub fn no_trigger(&self, name: &str) -> String {
         no("trigger", name, self.triggers.keys())
+    }
+
+    /// Says that there is no such sensor, and which was probably meant.
+    #[must_use]
+    pub fn no_sensor(&self, name: &str) -> String {
+        no("sensor", name, self.sensors.iter().map(|sensor| &sensor.reference))
     }
 
     /// Says that there is no such rule, and which was probably meant.

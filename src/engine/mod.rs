@@ -3,6 +3,7 @@
 //! The way of an event: [`ingest`] → [`evaluate`] (one commit: event, verdicts, executions) → [`conduct`] (one commit: starts and
 //! outcomes) → a runner → [`conduct`] again → [`deliver`]. [`recover`] picks up what a crash left. [`why`] explains.
 
+pub mod board;
 pub mod catalog;
 pub mod conduct;
 pub mod deliver;
@@ -26,6 +27,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{self, Clock};
+use crate::engine::board::Board;
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
@@ -63,6 +65,8 @@ pub struct Engine {
     pub ruling: Ruling,
     /// Told when an event of our own waits in the store.
     pub own_events: Notify,
+    /// How every sensor does.
+    pub sensors: Board,
     commands: mpsc::Sender<Command>,
 }
 
@@ -210,6 +214,7 @@ impl Engine {
             ids,
             catalog: CatalogCell::new(catalog),
             stream: Stream::new(sequence),
+            sensors: Board::new(Arc::clone(&metrics)),
             metrics,
             outbox,
             load: Load::new(open_limit),

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::Engine;
+use super::board::Board;
 use super::catalog::Catalog;
 use crate::model::window::{WindowChange, WindowKey};
 use crate::rule::ceiling::Ceiling;
@@ -34,7 +35,7 @@ pub struct Ruling {
     /// Held while a key is changed, so that all see the changes in the order of their commits.
     pub(super) changing_keys: tokio::sync::Mutex<()>,
     /// Held while a rule is switched, or the rules are replaced.
-    pub(super) changing_rules: tokio::sync::Mutex<()>,
+    pub changing_rules: tokio::sync::Mutex<()>,
 }
 
 /// What the evaluator works with.
@@ -178,7 +179,13 @@ impl State {
     }
 
     /// What is done every second: what has no meaning any more is forgotten, and it is noted whether anything could come.
-    pub(super) fn tick(&mut self, is_out: bool, now: DateTime<Utc>) {
+    pub(super) fn tick(&mut self, is_out: bool, sensors: &Board, now: DateTime<Utc>) {
+        for trigger in self.windows.waited_triggers() {
+            match sensors.down_since(&trigger) {
+                Some(since) => self.windows.outages.begin(Some(&trigger), since.timestamp_millis()),
+                None => self.windows.outages.end(Some(&trigger), now.timestamp_millis()),
+            };
+        }
         let now = now.timestamp_millis();
         self.windows.sweep(now);
         self.ceilings.retain(|_, ceiling| !ceiling.is_over(now));

@@ -149,8 +149,8 @@ impl CompiledRule {
             let definition = Definition::Throttle(throttle.once_per);
             Keyed::compile(definition, throttle.by.as_ref()).map_err(|message| note(Part::ThrottleBy, message)).ok()
         });
-        let mut named = |part, value: &Value| match system_keys(value) {
-            Ok(found) => keys.extend(found),
+        let mut named = |part, value: &Value| match mentions_keys(value).then(|| system_keys(value)).transpose() {
+            Ok(found) => keys.extend(found.unwrap_or_default()),
             Err(message) => note(part, message),
         };
         for (index, criterion) in rule.criteria.iter().enumerate() {
@@ -314,6 +314,16 @@ fn has_template(pattern: &Value) -> bool {
         Value::String(text) => text.contains("{{") || text.contains("<%"),
         Value::Array(items) => items.iter().any(has_template),
         Value::Object(map) => map.values().any(has_template),
+        _ => false,
+    }
+}
+
+/// Whether it is worth a look for keys of the datastore: every name of theirs begins with `kv` or `st2kv`.
+fn mentions_keys(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("kv"),
+        Value::Array(items) => items.iter().any(mentions_keys),
+        Value::Object(map) => map.values().any(mentions_keys),
         _ => false,
     }
 }

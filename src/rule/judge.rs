@@ -487,7 +487,7 @@ mod tests {
             throttle: None,
             late: DEFAULT_LATE,
             ceiling: DEFAULT_CEILING,
-            when: when.map(|when| Source { value: when.into(), place: Place::default() }),
+            when: when.map(|when| Box::new(Source { value: when.into(), place: Place::default() })),
             action: "core.noop".into(),
             parameters: vec![("app".into(), Source { value: json!("{{trigger.app}}"), place: Place::file("r.yaml") })],
             notify: None,

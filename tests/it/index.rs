@@ -136,7 +136,7 @@ fn rule(random: &mut Random, number: usize) -> Rule {
             trigger_parameters: (0..random.below(8) / 6).map(|_| ((*random.of(&["a", "b", "inner.x"])).into(), value(random))).collect(),
             criteria,
             at_least,
-            when: random.one_in(6).then(|| Source { value: (*random.of(&guards)).into(), place: Place::default() }),
+            when: random.one_in(6).then(|| Box::new(Source { value: (*random.of(&guards)).into(), place: Place::default() })),
             backstop: false,
             window: None,
             throttle: None,
