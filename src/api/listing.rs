@@ -135,7 +135,7 @@ pub(super) async fn rules(State(state): State<Arc<ApiState>>) -> Json<Value> {
     let rules = catalog.rules.iter().map(|rule| {
         json!({
             "ref": rule.rule.reference, "description": rule.rule.description, "enabled": rule.rule.enabled, "mode": rule.rule.mode,
-            "trigger": rule.rule.trigger, "action": rule.rule.action, "revision": rule.revision, "file": rule.rule.place.file,
+            "trigger": rule.rule.trigger, "action": rule.rule.action, "revision": rule.revision, "file": &*rule.rule.place.file,
         })
     });
     Json(json!({"rules": rules.collect::<Vec<_>>()}))
@@ -146,7 +146,7 @@ pub(super) async fn rule(State(state): State<Arc<ApiState>>, Path(name): Path<St
     let rule = catalog.rules.get(&name).ok_or_else(|| Problem::not_found(catalog.no_rule(&name)))?;
     let mut shown = json!(rule.rule);
     shown["revision"] = json!(rule.revision);
-    shown["file"] = json!(rule.rule.place.file);
+    shown["file"] = json!(&*rule.rule.place.file);
     Ok(Json(shown))
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn actions(State(state): State<Arc<ApiState>>) -> Json<Value> {
     let actions = catalog.actions.values().map(|action| {
         json!({
             "ref": action.reference, "description": action.description, "enabled": action.enabled, "runner_type": action.runner,
-            "parameters": action.parameters, "idempotent": action.idempotent, "revision": action.revision, "file": action.place.file,
+            "parameters": action.parameters, "idempotent": action.idempotent, "revision": action.revision, "file": &*action.place.file,
         })
     });
     Json(json!({"actions": actions.collect::<Vec<_>>()}))
