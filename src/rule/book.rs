@@ -162,6 +162,10 @@ impl CompiledRule {
         for (index, (_, source)) in rule.parameters.iter().enumerate() {
             named(Part::Parameter(index), &source.value);
         }
+        let keyed = [(Part::WindowBy, rule.window.as_ref().and_then(|window| window.by.as_ref()))];
+        for (part, by) in keyed.into_iter().chain([(Part::ThrottleBy, rule.throttle.as_ref().and_then(|throttle| throttle.by.as_ref()))]) {
+            named(part, &by.map_or(Value::Null, |by| Value::from(by.value.as_str())));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
