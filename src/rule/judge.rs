@@ -173,11 +173,14 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
             if decision.exhausted {
                 judgement.overruns.push(Arc::clone(rule));
             }
+            for name in &rule.keys {
+                let value = facts.keys.get(name).cloned().unwrap_or(Value::Null);
+                if value.to_string().len() <= KEY_BYTES {
+                    judgement.keys.insert(name.clone(), value);
+                }
+            }
             if !decision.is_kept() {
                 continue;
-            }
-            for name in &rule.keys {
-                judgement.keys.insert(name.clone(), facts.keys.get(name).cloned().unwrap_or(Value::Null));
             }
             let values = || seen(placed, &fields, facts).map(|seen| seen.to_value()).collect();
             if decision.reason == Reason::Matched {
@@ -198,6 +201,9 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
     }
     Ok(judgement)
 }
+
+/// The longest value of a key that is kept with an event, in bytes of JSON.
+const KEY_BYTES: usize = 4 << 10;
 
 /// What the rules of a trigger that nobody listens to name.
 const NO_KEYS: BTreeSet<String> = BTreeSet::new();
