@@ -4,9 +4,11 @@
 
 mod events;
 mod executions;
+mod keys;
 mod listing;
 pub mod problem;
 mod routes;
+mod rules;
 pub mod server;
 mod store;
 mod stream;

@@ -9,6 +9,7 @@ mod client;
 mod emit;
 mod event;
 mod execution;
+mod key;
 mod lint;
 mod progress;
 mod reference;
@@ -117,12 +118,15 @@ enum Command {
     /// List, show and explain events
     #[command(subcommand)]
     Event(event::Command),
-    /// List, test and explain rules
+    /// List, switch, test and explain rules
     #[command(subcommand)]
     Rule(rule::Command),
     /// List, show and cancel executions
     #[command(subcommand)]
     Execution(execution::Command),
+    /// List and change the keys that rules see as `kv.system`
+    #[command(subcommand)]
+    Key(key::Command),
     /// Show what the bot says, live
     Chat(chat::Arguments),
     /// Write everything that is stored into one file, also while the server runs
@@ -160,6 +164,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Event(command) => event::run(common, command, environment),
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
+        Command::Key(command) => key::run(common, command, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
         Command::Backup(arguments) => backup::run(common, &arguments, environment),
         Command::Restore(arguments) => restore::run(common, &arguments, environment),
@@ -195,6 +200,6 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Prints a value as JSON.
-pub(crate) fn print_json(value: &serde_json::Value) {
+pub(crate) fn print_json(value: &impl serde::Serialize) {
     print_line(&serde_json::to_string_pretty(value).unwrap_or_default());
 }

@@ -88,8 +88,8 @@ pub async fn event(engine: &Engine, id: EventId) -> Result<EventAnswer, RequestE
                 other_triggers += 1;
             }
         }
-        // What matched first.
-        rules.sort_by_key(|answer| !answer.verdict.matched);
+        // What matched first, then what came close.
+        rules.sort_by_key(|answer| (!answer.verdict.matched, !answer.verdict.reason.passed_guard()));
     }
     Ok(EventAnswer { set_aside: event.set_aside.clone(), event, rules, other_triggers })
 }
