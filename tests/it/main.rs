@@ -21,6 +21,7 @@ mod journey;
 mod model;
 mod power;
 mod retention;
+mod rules_cli;
 mod services;
 mod steps;
 mod store_cli;

@@ -42,10 +42,10 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Only events before then; now if not given
-    #[arg(long, value_name = "TIME", requires = "since")]
+    #[arg(long, value_name = "TIME", conflicts_with = "event")]
     pub until: Option<String>,
     /// How many matches are shown
-    #[arg(long, requires = "since", default_value_t = 20)]
+    #[arg(long, conflicts_with = "event", default_value_t = 20)]
     pub limit: usize,
 }
 
