@@ -3,7 +3,7 @@
 
 mod access;
 mod backup;
-mod bench;
+pub mod bench;
 mod chat;
 mod client;
 mod emit;

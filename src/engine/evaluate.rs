@@ -22,9 +22,10 @@ use crate::model::ids::{EventId, ExecutionId};
 use crate::model::json::RawJson;
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
-use crate::model::rule::Mode;
+use crate::model::rule::{Mode, Rule};
+use crate::model::verdict::StoredVerdict;
 use crate::rule::book::CompiledRule;
-use crate::rule::judge::{self, Match, World, judge};
+use crate::rule::judge::{self, Match, Rendered, World, judge};
 use crate::store::{Batch, CommitError, Sighting, StoreError};
 use crate::tasks::{self, Stop};
 
@@ -89,6 +90,9 @@ pub async fn run(engine: Arc<Engine>, mut deliveries: mpsc::Receiver<Delivery>, 
                 ready.push(delivery);
             }
             evaluate(&engine, std::mem::take(&mut ready), &mut prepared, None).await;
+            if timing.next(&engine) <= engine.clock.now() {
+                timing.beside(&engine, &mut prepared).await; // under load there is no other time for it
+            }
             in_flight = Some(InFlight::start(&engine, std::mem::take(&mut prepared)));
         }
     }
@@ -155,11 +159,10 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
     let keys = engine.ruling.keys();
     let mut work = Work { engine, catalog: &catalog, prepared, state: engine.ruling.state(), keys: &keys };
     for (silence, rule, last, deadline) in told {
-        let world = World { keys: &keys, off: &catalog.off };
-        let matched = judge::silence(&rule, &last, deadline, world);
         if rule.rule.mode == Mode::Shadow {
             continue;
         }
+        let parameters = judge::silence(&rule, &last, deadline, World { keys: &keys, off: &catalog.off });
         let cause = Asked {
             id: ExecutionId::of_silence(&silence.rule, &silence.key, deadline),
             event: silence.last,
@@ -168,7 +171,7 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
             at: now,
             reason: Reason::Silent,
         };
-        work.request(cause, &matched);
+        work.request(cause, &rule.rule, &parameters);
     }
     work.prepared.has_changes = true;
     Ok(())
@@ -358,6 +361,15 @@ async fn sightings(engine: &Engine, deliveries: &[Delivery]) -> Result<HashMap<S
     Ok(found.into_iter().flatten().map(|sighting| (sighting.key.clone(), sighting)).collect())
 }
 
+/// What the rules say about an event, with the parameters of those that match.
+struct Judged {
+    matches: Vec<(Rendered, Match)>,
+    near_misses: Vec<StoredVerdict>,
+    more_near_misses: u32,
+    keys: Map<String, Value>,
+    overruns: Vec<Arc<CompiledRule>>,
+}
+
 /// One commit in the making.
 struct Work<'e> {
     engine: &'e Engine,
@@ -472,17 +484,27 @@ impl Work<'_> {
         let windows = &mut self.state.windows;
         let judged = catch_unwind(AssertUnwindSafe(|| {
             // Twice, because the second time tells a passing fault from one of the event; nothing is counted before it is read.
-            judge(&self.catalog.rules, &event, world, windows).or_else(|_| judge(&self.catalog.rules, &event, world, windows))
+            let mut judgement =
+                judge(&self.catalog.rules, &event, world, windows).or_else(|_| judge(&self.catalog.rules, &event, world, windows))?;
+            let matches = std::mem::take(&mut judgement.matches).into_iter();
+            let rendered = matches.map(|matched| (judgement.parameters(&matched.rule), matched)).collect();
+            Ok(Judged {
+                matches: rendered,
+                near_misses: judgement.near_misses,
+                more_near_misses: judgement.more_near_misses,
+                keys: judgement.keys,
+                overruns: judgement.overruns,
+            })
         }));
-        let judgement = match judged.unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into())) {
-            Ok(judgement) => judgement,
+        let judged = match judged.unwrap_or_else(|_| Err("the rules' evaluation panicked; see the log".into())) {
+            Ok(judged) => judged,
             Err(detail) => {
                 tracing::warn!(event = %event.id, trigger = event.trigger, "set aside: {detail}");
                 return aside(event, Reason::EvaluationFailed, detail);
             }
         };
-        let mut verdicts = Vec::with_capacity(judgement.matches.len() + judgement.near_misses.len());
-        for matched in judgement.matches {
+        let mut verdicts = Vec::with_capacity(judged.matches.len() + judged.near_misses.len());
+        for (parameters, matched) in judged.matches {
             let asked = Asked {
                 id: ExecutionId::of_rule(event.id, &matched.rule.rule.reference, 0),
                 event: Some(event.id),
@@ -491,21 +513,19 @@ impl Work<'_> {
                 at: event.received_at,
                 reason: Reason::Matched,
             };
-            let execution = self.request(asked, &matched);
-            let mut verdict = matched.verdict;
-            verdict.execution = Some(execution);
-            verdicts.push(verdict);
+            let execution = self.request(asked, &matched.rule.rule, &parameters);
+            verdicts.push(matched.verdict(Some(execution)));
         }
-        verdicts.extend(judgement.near_misses);
-        for rule in &judgement.overruns {
+        verdicts.extend(judged.near_misses);
+        for rule in &judged.overruns {
             self.overrun(rule, &event);
         }
         StoredEvent {
             event,
             ruleset: self.catalog.ruleset,
             verdicts,
-            more_near_misses: judgement.more_near_misses,
-            keys: judgement.keys,
+            more_near_misses: judged.more_near_misses,
+            keys: judged.keys,
             set_aside: None,
         }
     }
@@ -518,11 +538,10 @@ impl Work<'_> {
         }
     }
 
-    fn request(&mut self, asked: Asked, matched: &Match) -> ExecutionId {
-        let rule = &matched.rule.rule;
+    fn request(&mut self, asked: Asked, rule: &Rule, parameters: &Rendered) -> ExecutionId {
         let Asked { id, event, key, depth, at, reason } = asked;
         let action = self.catalog.actions.get(&rule.action);
-        let (parameters, fault) = match (action, &matched.parameters) {
+        let (parameters, fault) = match (action, parameters) {
             (None, _) => (Map::new(), Some((Reason::UnknownAction, self.catalog.no_action(&rule.action)))),
             (Some(action), _) if !action.enabled => {
                 (Map::new(), Some((Reason::UnknownAction, format!("action `{}` is not enabled", rule.action))))

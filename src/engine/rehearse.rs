@@ -355,9 +355,9 @@ impl Stage {
         if !judgement.overruns.is_empty() && self.state.overrun(&self.rule.rule.reference, event.received_at.timestamp_millis()) {
             self.off.insert(self.rule.rule.reference.as_str().into(), (Reason::Quarantined, String::new()));
         }
-        if let Some(matched) = judgement.matches.pop() {
-            let (at, key) = (event.received_at, event.key.clone());
-            self.show(Some(event.id), at, key, Reason::Matched, matched.parameters, matched_then);
+        if !judgement.matches.is_empty() {
+            let (rule, at, key) = (Arc::clone(&self.rule), event.received_at, event.key.clone());
+            self.show(Some(event.id), at, key, Reason::Matched, || judgement.parameters(&rule), matched_then);
             return Reason::Matched;
         }
         if let Some(near) = judgement.near_misses.pop() {
@@ -399,7 +399,7 @@ impl Stage {
                 self.count(Reason::Silent, silence.last);
                 let place = self.answer.matches.len();
                 let (last, key) = (silence.last, Some(silence.key.clone()));
-                self.show(last, deadline, key, Reason::Silent, Ok(Map::new()), false);
+                self.show(last, deadline, key, Reason::Silent, || Ok(Map::new()), false); // they are made below
                 self.silences.push((silence, Some(place).filter(|place| *place < self.answer.matches.len())));
             }
             if is_last {
@@ -426,18 +426,26 @@ impl Stage {
                 None => None,
             };
             let last = last.unwrap_or_else(|| nothing_yet(&self.rule, &silence.key, deadline));
-            let matched = judge::silence(&self.rule, &last, deadline, World { keys: &self.keys, off: &self.off });
-            let (parameters, error) = self.bound(matched.parameters);
+            let made = judge::silence(&self.rule, &last, deadline, World { keys: &self.keys, off: &self.off });
+            let (parameters, error) = self.bound(made);
             let shown = &mut self.answer.matches[place];
             (shown.parameters, shown.error, shown.in_force) = (parameters, error, then);
         }
         Ok(())
     }
 
-    fn show(&mut self, event: Option<EventId>, at: DateTime<Utc>, key: Option<String>, reason: Reason, made: Rendered, in_force: bool) {
+    fn show(
+        &mut self,
+        event: Option<EventId>,
+        at: DateTime<Utc>,
+        key: Option<String>,
+        reason: Reason,
+        make: impl FnOnce() -> Rendered,
+        in_force: bool,
+    ) {
         self.answer.matched += 1;
         if self.answer.matches.len() < self.limit {
-            let (parameters, error) = self.bound(made);
+            let (parameters, error) = self.bound(make());
             self.answer.matches.push(Matched { event, at, key, reason, parameters, error, in_force });
         }
     }

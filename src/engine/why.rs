@@ -134,7 +134,12 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
     let reference = &rule.rule.reference;
     let stored = event.verdicts.iter().find(|stored| stored.rule == *reference && stored.revision == rule.revision);
     let mut keys = engine.ruling.keys().as_ref().clone();
-    keys.extend(event.keys.clone());
+    for (name, then) in &event.keys {
+        match then {
+            Value::Null => keys.remove(name), // it was not there
+            then => keys.insert(name.clone(), then.clone()),
+        };
+    }
     let switches = catalog.switches.get(reference).map_or(&[][..], Vec::as_slice);
     let known = Known {
         keys,

@@ -139,6 +139,17 @@ impl Condition {
             _ => return None,
         })
     }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::All => "all",
+            Self::Any2any => "any2any",
+            Self::All2any => "all2any",
+        }
+    }
 }
 
 /// An event so far behind the newest of its key does not count, unless the rule says otherwise.

@@ -8,9 +8,12 @@ use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Key, Node};
 use crate::model::action::{Action, cast};
+use crate::model::path::item_steps;
 use crate::model::place::Place;
-use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Notify, Operator, Outcome, Rule, Source};
+use crate::model::rule::{Condition, Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Notify, Operator, Outcome, Rule, Source};
 use crate::rule::book::{CompiledRule, Part};
+use crate::rule::operators::Test;
+use crate::rule::operators::search::MAX_NESTED_SEARCHES;
 use crate::template::value::ValueTemplate;
 
 /// The highest ceiling of a rule.
@@ -132,27 +135,124 @@ fn read_trigger<'n>(fields: &mut Fields<'n, '_>, node: &'n Node) -> Option<Trigg
 fn read_criteria(fields: &mut Fields<'_, '_>, pairs: &[(Key, Node)]) -> Option<Vec<Criterion>> {
     let mut criteria = Vec::with_capacity(pairs.len());
     for (key, node) in pairs {
-        let Some(mut inner) = Fields::of(fields.source, node, "a criterion", fields.faults) else { continue };
-        let named = inner.required_text("type");
-        let type_place = inner.node("type").map_or((node.line, node.column), |node| (node.line, node.column));
-        let pattern = inner.required("pattern");
-        inner.not_yet("condition");
-        inner.finish();
-        let Some(named) = named else { continue };
-        let Some(operator) = Operator::named(&named) else {
-            let fault = fields.source.fault(type_place.0, type_place.1, format!("there is no operator `{named}`"));
-            fields.faults.push(fault.hint(did_you_mean(&named, Operator::NAMES)));
-            continue;
-        };
-        let Some(pattern) = pattern else { continue };
-        let value = pattern.value();
-        if value.as_str().is_some_and(|text| text.contains("{{") || text.contains("<%")) {
-            fields.fault(pattern, "templates in patterns are not carried out by this version; compare in `when` instead");
-            continue;
-        }
-        criteria.push(Criterion { key: key.text.clone(), operator, pattern: value, condition: None });
+        criteria.extend(read_criterion(fields, key, node, 0));
     }
     (criteria.len() == pairs.len()).then_some(criteria)
+}
+
+/// Reads one criterion, also those inside `search`; `depth` counts the searches around it.
+fn read_criterion(fields: &mut Fields<'_, '_>, key: &Key, node: &Node, depth: usize) -> Option<Criterion> {
+    let mut inner = Fields::of(fields.source, node, "a criterion", fields.faults)?;
+    let type_node = inner.required("type");
+    let operator = inner.text("type").zip(type_node).and_then(|(named, node)| {
+        let found = Operator::named(&named);
+        if found.is_none() {
+            let fault = inner.source.fault(node.line, node.column, format!("there is no operator `{named}`"));
+            inner.faults.push(fault.hint(did_you_mean(&named, Operator::NAMES)));
+        }
+        found
+    });
+    let pattern = inner.node("pattern");
+    let condition = read_condition(&mut inner, operator);
+    inner.finish();
+    let operator = operator?;
+    let pattern = read_pattern(fields, node, operator, pattern, depth)?;
+    Some(Criterion { key: key.text.clone(), operator, pattern, condition: condition.ok()? })
+}
+
+/// What was read is faulty, and has been told.
+struct Faulty;
+
+/// The condition, which `search` must have and nothing else may.
+fn read_condition(inner: &mut Fields<'_, '_>, operator: Option<Operator>) -> Result<Option<Condition>, Faulty> {
+    let node = inner.node("condition");
+    match (operator.ok_or(Faulty)?, node) {
+        (Operator::Search, Some(_)) => inner.word("condition", Condition::NAMES).map(Condition::named).ok_or(Faulty),
+        (Operator::Search, None) => {
+            inner.fault_here(format!("`search` needs the field `condition`: one of {}", Condition::NAMES.join(", ")));
+            Err(Faulty)
+        }
+        (other, Some(node)) => {
+            inner.fault(node, format!("`condition` belongs to `search`, `{}` has none; remove the field", other.name()));
+            Err(Faulty)
+        }
+        (_, None) => Ok(None),
+    }
+}
+
+fn read_pattern(fields: &mut Fields<'_, '_>, node: &Node, operator: Operator, pattern: Option<&Node>, depth: usize) -> Option<Value> {
+    match (operator, pattern) {
+        (Operator::Search, Some(pattern)) => read_item_criteria(fields, pattern, depth),
+        (_, Some(pattern)) => numbers_fit(fields, pattern).then(|| pattern.value()),
+        (Operator::Exists | Operator::Nexists, None) => Some(Value::Null),
+        (_, None) => {
+            let (line, column) = place_of_pattern(node);
+            let message = if (line, column) == (node.line, node.column) {
+                "a criterion needs the field `pattern`".to_string()
+            } else {
+                format!("the pattern of `{}` is null, with which nothing holds", operator.name())
+            };
+            let fault = fields.source.fault(line, column, message);
+            fields
+                .faults
+                .push(fault.hint("write what to compare with; `exists` and `nexists` test for null and missing, and need no pattern"));
+            None
+        }
+    }
+}
+
+/// The criteria inside `search`, written down by key.
+fn read_item_criteria(fields: &mut Fields<'_, '_>, pattern: &Node, depth: usize) -> Option<Value> {
+    let Content::Map(pairs) = &pattern.content else {
+        let fault =
+            fields.source.fault(pattern.line, pattern.column, format!("`search` needs criteria as its pattern, not {}", pattern.kind()));
+        fields.faults.push(fault.hint("write them as `item.name: {type: …, pattern: …}`"));
+        return None;
+    };
+    if depth + 1 > MAX_NESTED_SEARCHES {
+        fields.fault(pattern, format!("`search` stands more than {MAX_NESTED_SEARCHES} deep in itself"));
+        return None;
+    }
+    let mut written = Map::new();
+    for (key, node) in pairs {
+        if let Err(message) = item_steps(&key.text) {
+            fields.faults.push(fields.source.fault(key.line, key.column, message));
+            continue;
+        }
+        let Some(criterion) = read_criterion(fields, key, node, depth + 1) else { continue };
+        // What is wrong with those of a search inside has been told where it stands.
+        let compiled = if criterion.operator == Operator::Search { Ok(()) } else { Test::compile_item(&criterion).map(|_| ()) };
+        match compiled {
+            Ok(()) => {
+                let mut fields = Map::from_iter([("type".to_string(), Value::from(criterion.operator.name()))]);
+                fields.extend((!criterion.pattern.is_null()).then(|| ("pattern".to_string(), criterion.pattern)));
+                fields.extend(criterion.condition.map(|condition| ("condition".to_string(), Value::from(condition.name()))));
+                written.insert(key.text.clone(), Value::Object(fields));
+            }
+            Err(message) => {
+                let (line, column) = place_of_pattern(node);
+                fields.faults.push(fields.source.fault(line, column, message));
+            }
+        }
+    }
+    (written.len() == pairs.len()).then_some(Value::Object(written))
+}
+
+/// Whether every whole number in a pattern is kept exactly; one that is not is a fault.
+fn numbers_fit(fields: &mut Fields<'_, '_>, node: &Node) -> bool {
+    match &node.content {
+        Content::Scalar { value: Value::Number(number), text }
+            if number.is_f64() && text.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            let fault = fields.source.fault(node.line, node.column, format!("the whole number {text} has more than 63 bits"));
+            fields.faults.push(fault.hint(format!("quote it if it is text: \"{text}\"; write {text}.0 if it need not be exact")));
+            false
+        }
+        Content::Scalar { .. } => true,
+        // Not lazily: every fault is told.
+        Content::List(items) => items.iter().filter(|item| !numbers_fit(fields, item)).count() == 0,
+        Content::Map(pairs) => pairs.iter().filter(|(_, item)| !numbers_fit(fields, item)).count() == 0,
+    }
 }
 
 fn read_action<'n>(fields: &mut Fields<'n, '_>, node: &'n Node) -> Option<(String, &'n [(Key, Node)])> {

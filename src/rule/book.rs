@@ -11,10 +11,11 @@ use super::key::KeyMaker;
 use super::operators::Test;
 use super::windows::{Definition, Needed};
 use crate::model::hash::{Revision, fingerprint};
-use crate::model::path::FieldPath;
+use crate::model::path::{FieldPath, Root};
 use crate::model::rule::{Rule, Source, WindowKind};
 use crate::script::expr::Expression;
-use crate::template::value::{ValueTemplate, sole_expression, system_keys};
+use crate::template::keys::system_keys;
+use crate::template::value::{ValueTemplate, sole_expression};
 
 /// The names that guards and parameters may use.
 pub const NAMES: &[&str] = &["trigger", "event", "now", "kv", "st2kv"];
@@ -139,7 +140,7 @@ impl CompiledRule {
         for (index, (_, source)) in rule.parameters.iter().enumerate() {
             named(Part::Parameter(index), &source.value);
         }
-        keys.extend(tests.iter().filter_map(|(path, _)| path.system_key()));
+        keys.extend(tests.iter().filter_map(|(path, _)| path.system_key().map(str::to_string)));
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -214,14 +215,20 @@ impl Shelf {
     pub(super) fn of(rules: impl IntoIterator<Item = Arc<CompiledRule>>) -> Self {
         let mut shelf = Self::default();
         for rule in rules {
-            let slots = rule.paths().map(|path| shelf.reader.slot(path)).collect();
+            let of = |path: &FieldPath| if path.root == Root::System { OF_DATASTORE } else { shelf.reader.slot(path) };
+            let slots = rule.paths().map(of).collect();
             shelf.has_backstops |= rule.rule.backstop;
             shelf.keys.extend(rule.keys.iter().cloned());
             shelf.rules.push(Placed { rule, slots });
         }
-        let entries: Vec<Entry<'_>> = shelf.rules.iter().map(Placed::entry).collect();
-        shelf.index = Index::build(&entries);
+        shelf.index = Index::of_all(shelf.rules.len());
         shelf
+    }
+
+    fn indexed(mut self) -> Self {
+        let entries: Vec<Entry<'_>> = self.rules.iter().map(Placed::entry).collect();
+        self.index = Index::build(&entries);
+        self
     }
 
     /// The positions of the rules that are worth a try.
@@ -235,13 +242,26 @@ impl Shelf {
 impl Placed {
     fn entry(&self) -> Entry<'_> {
         let rule = &self.rule;
-        let slots = &self.slots;
-        let needed = if rule.counts_misses() { 0 } else { rule.rule.at_least.unwrap_or(rule.tests.len()) };
-        Entry {
-            equalities: rule.equalities.iter().zip(slots).map(|((_, value), slot)| (*slot, value)).collect(),
-            tests: rule.tests.iter().zip(&slots[rule.equalities.len()..]).map(|((_, test), slot)| (*slot, test)).collect(),
-            needed,
-        }
+        let (of_equalities, others) = self.slots.split_at(rule.equalities.len());
+        let of_tests = others.iter().copied().zip(&rule.rule.criteria);
+        // What an event cannot show may hold.
+        let criteria: Vec<_> = of_tests.filter(|(slot, criterion)| *slot != OF_DATASTORE && !has_template(&criterion.pattern)).collect();
+        let unknown = rule.tests.len() - criteria.len();
+        let needed = if rule.counts_misses() { 0 } else { rule.rule.at_least.unwrap_or(rule.tests.len()).saturating_sub(unknown) };
+        let equalities = of_equalities.iter().copied().zip(rule.equalities.iter().map(|(_, value)| value)).collect();
+        Entry { equalities, criteria, needed }
+    }
+}
+
+/// Stands for the slot of what is not in the payload.
+const OF_DATASTORE: usize = usize::MAX;
+
+fn has_template(pattern: &Value) -> bool {
+    match pattern {
+        Value::String(text) => text.contains("{{") || text.contains("<%"),
+        Value::Array(items) => items.iter().any(has_template),
+        Value::Object(map) => map.values().any(has_template),
+        _ => false,
     }
 }
 
@@ -256,6 +276,14 @@ impl RuleBook {
     /// Puts rules together. Which of them are not to be tried is said to [`super::judge::judge`] each time.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
+        let mut book = Self::unindexed(rules);
+        book.shelves = book.shelves.into_iter().map(|(trigger, shelf)| (trigger, shelf.indexed())).collect();
+        book
+    }
+
+    /// The same without an index: every rule of a trigger is tried for each of its events. To compare with.
+    #[must_use]
+    pub fn unindexed(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
         let mut book = Self::default();
         for rule in rules {
             book.rules.insert(rule.rule.reference.clone(), Arc::new(rule));

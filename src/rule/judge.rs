@@ -1,18 +1,22 @@
 //! Decides which rules match an event. Live evaluation, `rule test`, `event why` and `rule why` all end in [`decide`].
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::book::{CompiledRule, Keyed, Placed, RuleBook, Shelf};
 use super::fields::Fields;
-use super::operators::{Surroundings, equal};
+use super::operators::{Surroundings, equal_seen};
 use super::seen::Seen;
+use super::switch;
 use super::windows::{Answer, Windows};
 use crate::model::duration;
 use crate::model::event::Event;
+use crate::model::ids::ExecutionId;
+use crate::model::path::{FieldPath, Step, first};
 use crate::model::reason::Reason;
 use crate::model::rule::Mode;
 use crate::model::verdict::{CriterionVerdict, MAX_NEAR_MISSES, StoredVerdict, Verdict};
@@ -20,8 +24,7 @@ use crate::model::window::MAX_KEY_BYTES;
 use crate::template::value::Scope;
 
 /// What the rules say about an event.
-#[derive(Debug, Default)]
-pub struct Judgement {
+pub struct Judgement<'e> {
     /// Matches, in the order of the rules' names.
     pub matches: Vec<Match>,
     /// Near-misses and failures, at most [`MAX_NEAR_MISSES`].
@@ -32,6 +35,17 @@ pub struct Judgement {
     pub keys: Map<String, Value>,
     /// Rules whose guard used up its budget.
     pub overruns: Vec<Arc<CompiledRule>>,
+    facts: Facts<'e>,
+}
+
+impl Judgement<'_> {
+    /// The parameters of a rule's action, or why they could not be made.
+    ///
+    /// # Errors
+    /// In words, with the place.
+    pub fn parameters(&self, rule: &CompiledRule) -> Rendered {
+        parameters(rule, &self.facts)
+    }
 }
 
 /// A rule that matched.
@@ -39,10 +53,17 @@ pub struct Judgement {
 pub struct Match {
     /// The rule.
     pub rule: Arc<CompiledRule>,
-    /// Its verdict; the execution is filled in by whoever requests it.
-    pub verdict: StoredVerdict,
-    /// The parameters of the action, or why they could not be made.
-    pub parameters: Rendered,
+    /// What its criteria saw, in their order.
+    pub values: Vec<Value>,
+}
+
+impl Match {
+    /// The verdict that is stored.
+    #[must_use]
+    pub fn verdict(&self, execution: Option<ExecutionId>) -> StoredVerdict {
+        let (rule, revision) = (self.rule.rule.reference.clone(), self.rule.revision.clone());
+        StoredVerdict { rule, revision, reason: Reason::Matched, values: self.values.clone(), execution, detail: None }
+    }
 }
 
 /// What is not in the event and counts all the same.
@@ -52,6 +73,15 @@ pub struct World<'w> {
     pub keys: &'w BTreeMap<String, Value>,
     /// Rules that are not tried, and why.
     pub off: &'w Off,
+}
+
+impl World<'static> {
+    /// No keys, and every rule is tried.
+    #[must_use]
+    pub fn empty() -> Self {
+        static EMPTY: LazyLock<(BTreeMap<String, Value>, Off)> = LazyLock::new(Default::default);
+        Self { keys: &EMPTY.0, off: &EMPTY.1 }
+    }
 }
 
 /// Rules that are not tried, by `pack.name`, and why.
@@ -94,6 +124,12 @@ impl<'e> Facts<'e> {
         Self { event, keys, deadline: None, scope: OnceLock::new() }
     }
 
+    /// What a path into the datastore leads to.
+    fn key(&self, path: &FieldPath) -> Seen<'static> {
+        let found = path.steps.first().and_then(|step| if let Step::Field(name) = step { self.keys.get(name) } else { None });
+        found.and_then(|value| first(&path.steps[1..], value)).map_or(Seen::Missing, |value| Seen::owned(value.clone()))
+    }
+
     fn at(&self) -> (i64, i64) {
         (self.event.occurred_at.timestamp_millis(), self.event.received_at.timestamp_millis())
     }
@@ -103,11 +139,18 @@ impl<'e> Facts<'e> {
 ///
 /// # Errors
 /// When the payload cannot be read; then nothing has changed in the windows.
-pub fn judge(book: &RuleBook, event: &Event, world: World<'_>, windows: &mut Windows) -> Result<Judgement, String> {
-    let mut judgement = Judgement::default();
-    let Some(shelf) = book.shelves.get(&event.trigger) else { return Ok(judgement) };
+pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &mut Windows) -> Result<Judgement<'e>, String> {
+    let shelf = book.shelves.get(&event.trigger);
+    let mut judgement = Judgement {
+        matches: Vec::new(),
+        near_misses: Vec::new(),
+        more_near_misses: 0,
+        keys: Map::new(),
+        overruns: Vec::new(),
+        facts: Facts::new(event, shelf.map_or(&NO_KEYS, |shelf| &shelf.keys), world.keys),
+    };
+    let Some(shelf) = shelf else { return Ok(judgement) };
     let fields = shelf.reader.read(event.payload.text())?;
-    let facts = Facts::new(event, &shelf.keys, world.keys);
     let candidates = shelf.candidates(&fields);
     let mut matched = false;
     for backstop in [false, true] {
@@ -119,12 +162,13 @@ pub fn judge(book: &RuleBook, event: &Event, world: World<'_>, windows: &mut Win
             if rule.rule.backstop != backstop || (!world.off.is_empty() && world.off.contains_key(&rule.name)) {
                 continue;
             }
-            let mut decision = decide(placed, &fields, &facts);
+            let facts = &judgement.facts;
+            let mut decision = decide(placed, &fields, facts);
             if decision.reason == Reason::Matched {
                 matched = true; // one that its window or throttle holds counts
-                decision = hold_back(placed, &fields, &facts, windows);
+                decision = hold_back(placed, &fields, facts, windows);
             } else if rule.counts_misses() && decision.reason != Reason::TriggerParameters {
-                miss(placed, &fields, &facts, windows);
+                miss(placed, &fields, facts, windows);
             }
             if decision.exhausted {
                 judgement.overruns.push(Arc::clone(rule));
@@ -135,19 +179,18 @@ pub fn judge(book: &RuleBook, event: &Event, world: World<'_>, windows: &mut Win
             for name in &rule.keys {
                 judgement.keys.insert(name.clone(), facts.keys.get(name).cloned().unwrap_or(Value::Null));
             }
-            let verdict = StoredVerdict {
-                rule: rule.rule.reference.clone(),
-                revision: rule.revision.clone(),
-                reason: decision.reason,
-                values: test_slots(placed).map(|slot| fields.slots[slot].to_value()).collect(),
-                execution: None,
-                detail: decision.detail,
-            };
+            let values = || seen(placed, &fields, facts).map(|seen| seen.to_value()).collect();
             if decision.reason == Reason::Matched {
-                let parameters = parameters(rule, &facts);
-                judgement.matches.push(Match { rule: Arc::clone(rule), verdict, parameters });
+                judgement.matches.push(Match { rule: Arc::clone(rule), values: values() });
             } else if judgement.near_misses.len() < MAX_NEAR_MISSES {
-                judgement.near_misses.push(verdict);
+                judgement.near_misses.push(StoredVerdict {
+                    rule: rule.rule.reference.clone(),
+                    revision: rule.revision.clone(),
+                    reason: decision.reason,
+                    values: values(),
+                    execution: None,
+                    detail: decision.detail,
+                });
             } else {
                 judgement.more_near_misses += 1;
             }
@@ -156,20 +199,17 @@ pub fn judge(book: &RuleBook, event: &Event, world: World<'_>, windows: &mut Win
     Ok(judgement)
 }
 
-/// A rule that has waited for silence long enough: `last` is the last event of the key; without one `trigger` is empty.
-#[must_use]
-pub fn silence(rule: &Arc<CompiledRule>, last: &Event, deadline: DateTime<Utc>, world: World<'_>) -> Match {
+/// What the rules of a trigger that nobody listens to name.
+const NO_KEYS: BTreeSet<String> = BTreeSet::new();
+
+/// The parameters of a rule that has waited for silence long enough: `last` is the last event of the key; without one its payload is empty.
+///
+/// # Errors
+/// In words, with the place.
+pub fn silence(rule: &CompiledRule, last: &Event, deadline: DateTime<Utc>, world: World<'_>) -> Rendered {
     let mut facts = Facts::new(last, &rule.keys, world.keys);
     facts.deadline = Some(deadline);
-    let verdict = StoredVerdict {
-        rule: rule.rule.reference.clone(),
-        revision: rule.revision.clone(),
-        reason: Reason::Silent,
-        values: Vec::new(),
-        execution: None,
-        detail: None,
-    };
-    Match { rule: Arc::clone(rule), verdict, parameters: parameters(rule, &facts) }
+    parameters(rule, &facts)
 }
 
 /// The parameters of an action, or why they could not be made.
@@ -188,6 +228,15 @@ pub struct Known<'k> {
     pub another_matched: bool,
     /// Why the rule was not tried, if it was not.
     pub off: Option<(Reason, String)>,
+}
+
+impl Known<'static> {
+    /// What is known when a rule is tried on an event that never came.
+    #[must_use]
+    pub fn rehearsal(rule: &CompiledRule, event: &Event, keys: BTreeMap<String, Value>) -> Self {
+        let off = switch::off(&rule.rule, &rule.revision, &[], event.received_at);
+        Self { keys, off, stored: None, is_past: false, another_matched: false }
+    }
 }
 
 /// Explains what one rule says about an event, with the value that every criterion saw; and the parameters if it matches.
@@ -212,9 +261,8 @@ pub fn explain(rule: &Arc<CompiledRule>, event: &Event, known: &Known<'_>) -> Re
     let placed = &shelf.rules[0];
     let facts = Facts::new(event, &rule.keys, &known.keys);
     let mut criteria = Vec::with_capacity(rule.tests.len());
-    for ((criterion, (_, test)), slot) in rule.rule.criteria.iter().zip(&rule.tests).zip(test_slots(placed)) {
-        let value = &fields.slots[slot];
-        let (held, error) = match test.holds(value, &facts) {
+    for ((criterion, (_, test)), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, &fields, &facts)) {
+        let (held, error) = match test.holds(&value, &facts) {
             Ok(held) => (held, None),
             Err(error) => (false, Some(error)),
         };
@@ -243,29 +291,39 @@ struct Decision {
     detail: Option<String>,
     /// Whether a guard used up its budget.
     exhausted: bool,
+    /// Whether an operator failed because there was no value.
+    nothing: bool,
 }
 
 impl From<Reason> for Decision {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, exhausted: false }
+        Self { reason, detail: None, exhausted: false, nothing: false }
     }
 }
 
 impl Decision {
     fn because(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: Some(detail.into()), exhausted: false }
+        Self { detail: Some(detail.into()), ..reason.into() }
     }
 
-    /// Matches, near-misses and failures are stored; the rest can be recomputed.
+    /// Matches, near-misses and failures are stored; the rest can be recomputed. So can the failure of an operator that had no value:
+    /// what a rule wants of one kind of event is missing in all others.
     fn is_kept(&self) -> bool {
-        self.reason.passed_guard() || matches!(self.reason, Reason::GuardNotHeld | Reason::GuardFailed | Reason::CriterionFailed)
+        match self.reason {
+            Reason::GuardNotHeld | Reason::GuardFailed => true,
+            Reason::CriterionFailed => !self.nothing,
+            reason => reason.passed_guard(),
+        }
     }
 }
 
-/// The slots of the criteria, behind those of the trigger parameters.
-fn test_slots(placed: &Placed) -> impl Iterator<Item = usize> + '_ {
-    let before = placed.rule.equalities.len();
-    placed.slots[before..before + placed.rule.tests.len()].iter().copied()
+/// What the criteria see; their slots lie behind those of the trigger parameters.
+fn seen<'f, 'p: 'f>(placed: &'f Placed, fields: &'f Fields<'p>, facts: &'f Facts<'_>) -> impl Iterator<Item = Cow<'f, Seen<'p>>> {
+    let rule = &placed.rule;
+    rule.tests.iter().zip(&placed.slots[rule.equalities.len()..]).map(|((path, _), slot)| match fields.slots.get(*slot) {
+        Some(seen) => Cow::Borrowed(seen),
+        None => Cow::Owned(facts.key(path)),
+    })
 }
 
 /// The slots of the keys of its window and its throttle.
@@ -280,7 +338,7 @@ fn key_slots(placed: &Placed, of_throttle: bool) -> &[usize] {
 fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
     let rule = &placed.rule;
     for ((_, wanted), slot) in rule.equalities.iter().zip(&placed.slots) {
-        if fields.slots[*slot] == Seen::Missing || !equal(&fields.slots[*slot].to_value(), wanted) {
+        if fields.slots[*slot] == Seen::Missing || !equal_seen(&fields.slots[*slot], wanted) {
             return Reason::TriggerParameters.into();
         }
     }
@@ -310,14 +368,17 @@ fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
 fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(), Decision> {
     let rule = &placed.rule;
     let needed = rule.rule.at_least.unwrap_or(rule.tests.len());
-    let (mut held, mut left, mut failure) = (0usize, rule.tests.len(), None);
-    for ((criterion, (_, test)), slot) in rule.rule.criteria.iter().zip(&rule.tests).zip(test_slots(placed)) {
+    let (mut held, mut left, mut failure, mut nothing) = (0usize, rule.tests.len(), None, false);
+    for ((criterion, (_, test)), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, fields, facts)) {
         left -= 1;
-        match test.holds(&fields.slots[slot], facts) {
+        match test.holds(&value, facts) {
             Ok(true) => held += 1,
             Ok(false) if rule.rule.at_least.is_none() => return Err(Reason::CriteriaNotHeld.into()),
             Ok(false) => {}
-            Err(error) => failure = failure.or_else(|| Some(format!("{}: {error}", criterion.key))),
+            Err(error) => {
+                failure = failure.or_else(|| Some(format!("{}: {error}", criterion.key)));
+                nothing |= value.is_nothing();
+            }
         }
         if held + left < needed && failure.is_none() {
             return Err(Reason::CriteriaNotHeld.into());
@@ -327,7 +388,7 @@ fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(
         return Ok(());
     }
     let reason = if failure.is_some() && rule.rule.at_least.is_none() { Reason::CriterionFailed } else { Reason::CriteriaNotHeld };
-    Err(Decision { detail: failure, ..reason.into() })
+    Err(Decision { detail: failure, nothing, ..reason.into() })
 }
 
 /// What the window and the throttle of a rule say of an event that holds, and what they remember of it from now on.
@@ -453,11 +514,10 @@ mod tests {
     fn reason(rule: Rule, payload: &Value) -> Reason {
         let event = event(payload);
         let book = RuleBook::new([CompiledRule::compile(rule).unwrap()]);
-        let (keys, off, mut windows) = (BTreeMap::new(), Off::new(), Windows::default());
-        let live = judge(&book, &event, World { keys: &keys, off: &off }, &mut windows).unwrap();
+        let live = judge(&book, &event, World::empty(), &mut Windows::default()).unwrap();
         let (verdict, _) = explain(book.get("default.r").unwrap(), &event, &Known::default()).unwrap();
         match (live.matches.first(), live.near_misses.first()) {
-            (Some(matched), _) => assert_eq!(matched.verdict.reason, verdict.reason),
+            (Some(matched), _) => assert_eq!(matched.verdict(None).reason, verdict.reason),
             (_, Some(near)) => assert_eq!((near.reason, &near.detail), (verdict.reason, &verdict.detail)),
             _ => assert!(!verdict.matched),
         }
@@ -485,9 +545,9 @@ mod tests {
     #[test]
     fn a_missing_name_in_a_parameter_is_told_with_its_place() {
         let book = RuleBook::new([CompiledRule::compile(rule(&[], None, None)).unwrap()]);
-        let (keys, off, mut windows) = (BTreeMap::new(), Off::new(), Windows::default());
-        let judgement = judge(&book, &event(&json!({"n": 1})), World { keys: &keys, off: &off }, &mut windows).unwrap();
-        let fault = judgement.matches[0].parameters.as_ref().unwrap_err();
+        let event = event(&json!({"n": 1}));
+        let judgement = judge(&book, &event, World::empty(), &mut Windows::default()).unwrap();
+        let fault = judgement.parameters(&judgement.matches[0].rule).unwrap_err();
         assert_eq!(fault, "r.yaml: parameter `app`: in the template: `trigger.app` is missing");
     }
 

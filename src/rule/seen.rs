@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::model::json::type_name;
 
@@ -34,13 +34,31 @@ impl<'p> Seen<'p> {
         match value {
             Value::Null => Self::Null,
             Value::Bool(flag) => Self::Bool(*flag),
-            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-                (Some(whole), _) => Self::Int(whole),
-                (None, Some(whole)) => Self::Uint(whole),
-                (None, None) => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
-            },
+            Value::Number(number) => Self::of_number(number),
             Value::String(text) => Self::Text(Cow::Borrowed(text)),
             nested => Self::Nested(Cow::Borrowed(nested)),
+        }
+    }
+
+    /// A number that has been read already.
+    #[must_use]
+    pub fn of_number(number: &Number) -> Self {
+        match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => Self::Int(whole),
+            (None, Some(whole)) => Self::Uint(whole),
+            (None, None) => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
+        }
+    }
+
+    /// A value that belongs to nobody else.
+    #[must_use]
+    pub fn owned(value: Value) -> Self {
+        match value {
+            Value::String(text) => Self::Text(Cow::Owned(text)),
+            nested @ (Value::Array(_) | Value::Object(_)) => Self::Nested(Cow::Owned(nested)),
+            Value::Null => Self::Null,
+            Value::Bool(flag) => Self::Bool(flag),
+            Value::Number(number) => Self::of_number(&number),
         }
     }
 

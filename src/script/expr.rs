@@ -132,7 +132,10 @@ fn failure(error: &EvalAltResult) -> ExpressionError {
     let position = error.position();
     let text = error.to_string();
     let message = text.split(" (line ").next().unwrap_or(&text).to_string();
-    let exhausted = matches!(error, EvalAltResult::ErrorTooManyOperations(_) | EvalAltResult::ErrorStackOverflow(_));
+    let exhausted = matches!(
+        error.unwrap_inner(),
+        EvalAltResult::ErrorTooManyOperations(_) | EvalAltResult::ErrorStackOverflow(_) | EvalAltResult::ErrorDataTooLarge(_, _)
+    );
     ExpressionError { message, line: position.line(), column: position.position(), exhausted }
 }
 

@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
-use handlebars::{Context, Handlebars, Helper, JsonTruthy, Output, RenderContext, RenderError, RenderErrorReason, Renderable, Template};
+use handlebars::template::{HelperTemplate, Parameter, TemplateElement};
+use handlebars::{
+    Context, Handlebars, Helper, JsonTruthy, Output, Path, PathSeg, RenderContext, RenderError, RenderErrorReason, Renderable, Template,
+};
 use serde_json::Value;
 
 /// The longest source of a template.
@@ -19,6 +22,15 @@ pub const MAX_BLOCKS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct TextTemplate {
     template: Template,
+}
+
+/// A name that a template uses, as the steps to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedPath {
+    /// The steps, `["trigger", "labels", "app"]`; without `../`, `this` and `@root`.
+    pub steps: Vec<String>,
+    /// Whether it stands inside a block, which may see other names.
+    pub in_block: bool,
 }
 
 /// A fault in a template, with its place inside it where known.
@@ -87,6 +99,25 @@ impl TextTemplate {
         Ok(Self { template })
     }
 
+    /// Every name that the template uses, in the order of its text.
+    #[must_use]
+    pub fn paths(&self) -> Vec<NamedPath> {
+        let mut found = Vec::new();
+        collect(&self.template, false, &mut found);
+        found
+    }
+
+    /// The steps of the name, if the template is exactly one `{{name}}`.
+    #[must_use]
+    pub fn sole_path(&self) -> Option<Vec<String>> {
+        let [TemplateElement::Expression(tag) | TemplateElement::HtmlExpression(tag)] = self.template.elements.as_slice() else {
+            return None;
+        };
+        let Parameter::Path(Path::Relative((segments, _))) = &tag.name else { return None };
+        let plain = tag.params.is_empty() && tag.hash.is_empty() && segments.iter().all(|segment| matches!(segment, PathSeg::Named(_)));
+        plain.then(|| names(segments))
+    }
+
     /// The text.
     ///
     /// # Errors
@@ -97,6 +128,35 @@ impl TextTemplate {
         self.template.render(&REGISTRY, &data.0, &mut context, &mut output).map_err(|error| describe(&error))?;
         String::from_utf8(output.0).map_err(|_| fault("the text is not UTF-8"))
     }
+}
+
+fn collect(template: &Template, in_block: bool, found: &mut Vec<NamedPath>) {
+    for element in &template.elements {
+        collect_element(element, in_block, found);
+    }
+}
+
+fn collect_element(element: &TemplateElement, in_block: bool, found: &mut Vec<NamedPath>) {
+    if let TemplateElement::Expression(tag) | TemplateElement::HtmlExpression(tag) | TemplateElement::HelperBlock(tag) = element {
+        collect_tag(tag, in_block, found);
+    }
+}
+
+fn collect_tag(tag: &HelperTemplate, in_block: bool, found: &mut Vec<NamedPath>) {
+    for parameter in std::iter::once(&tag.name).chain(&tag.params).chain(tag.hash.values()) {
+        match parameter {
+            Parameter::Path(Path::Relative((segments, _))) => found.push(NamedPath { steps: names(segments), in_block }),
+            Parameter::Subexpression(inner) => collect_element(inner.as_element(), in_block, found),
+            _ => {}
+        }
+    }
+    for inner in [&tag.template, &tag.inverse].into_iter().flatten() {
+        collect(inner, true, found);
+    }
+}
+
+fn names(segments: &[PathSeg]) -> Vec<String> {
+    segments.iter().filter_map(|segment| if let PathSeg::Named(name) = segment { Some(name.clone()) } else { None }).collect()
 }
 
 fn describe(error: &RenderError) -> TemplateError {
@@ -199,6 +259,28 @@ mod tests {
         assert_eq!(render("{{trigger.labels.zone}}").unwrap_err(), "`trigger.labels.zone` is missing");
         assert!(render("{{#if trigger.n}}x").unwrap_err().starts_with("compile: "));
         assert!(render("{{> other}}").unwrap_err().contains("partials"));
+    }
+
+    #[test]
+    fn the_names_of_a_template_are_known() {
+        let paths = |source: &str| {
+            let found = TextTemplate::compile(source).unwrap().paths();
+            found.iter().map(|path| format!("{}{}", path.steps.join("/"), if path.in_block { "+" } else { "" })).collect::<Vec<_>>()
+        };
+        assert_eq!(paths("a {{trigger.a.[x y].0}} {{{kv.b}}} {{! kv.c }} \\{{d}}"), ["trigger/a/x y/0", "kv/b"]);
+        assert_eq!(paths("{{#if kv.a}}{{upper kv.b}}{{else}}{{../kv.c}}{{/if}}"), ["kv/a", "kv/b+", "kv/c+"]);
+        assert_eq!(paths("{{default (lookup kv.a trigger.b) kv.c}}{{@root.kv.d}}"), ["kv/a", "trigger/b", "kv/c", "kv/d"]);
+        let sole = |source: &str| TextTemplate::compile(source).unwrap().sole_path().map(|steps| steps.join("/"));
+        assert_eq!(sole("{{ trigger.a.[0] }}").as_deref(), Some("trigger/a/0"));
+        for text in [
+            "{{upper trigger.a}}",
+            "{{trigger.a}} ",
+            "{{trigger.a}}{{trigger.b}}",
+            "{{#if trigger.a}}{{trigger.a}}{{/if}}",
+            "\\{{trigger.a}}",
+        ] {
+            assert_eq!(sole(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Values with templates and expressions in them: the parameters of a rule's action.
+//! Values with templates and expressions in them: the parameters of a rule's action, the patterns of its criteria.
 
 use std::sync::OnceLock;
 
@@ -14,6 +14,8 @@ pub enum ValueTemplate {
     Fixed(Value),
     /// `{{ … }}`: text.
     Text(TextTemplate),
+    /// Exactly one `{{name}}` in a pattern: keeps the type of what the steps lead to.
+    Path(Vec<String>),
     /// Exactly one `<% … %>`: keeps the type of its value.
     Expression(Expression),
     /// `<% … %>` among other text: text.
@@ -47,6 +49,12 @@ impl Scope {
         Self { values, data: OnceLock::new(), names: OnceLock::new() }
     }
 
+    /// The value of one of the names.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
     /// For `{{ }}`.
     #[must_use]
     pub fn data(&self) -> &Data {
@@ -67,15 +75,42 @@ impl ValueTemplate {
     /// # Errors
     /// The first fault, in words.
     pub fn compile(value: &Value, names: &[&'static str]) -> Result<Self, String> {
+        Self::compile_by(value, &|text| compile_text(text, names))
+    }
+
+    /// Compiles every string inside the pattern of a criterion: exactly one `{{name}}` keeps the type of its value, and only the given
+    /// names exist in either notation.
+    ///
+    /// # Errors
+    /// The first fault, in words.
+    pub fn compile_pattern(value: &Value, names: &[&'static str]) -> Result<Self, String> {
+        Self::compile_by(value, &|text| compile_pattern_text(text, names))
+    }
+
+    fn compile_by(value: &Value, text: &dyn Fn(&str) -> Result<Self, String>) -> Result<Self, String> {
         Ok(match value {
-            Value::String(text) => compile_text(text, names)?,
-            Value::Array(items) => Self::List(items.iter().map(|item| Self::compile(item, names)).collect::<Result<_, _>>()?),
+            Value::String(source) => text(source)?,
+            Value::Array(items) => Self::List(items.iter().map(|item| Self::compile_by(item, text)).collect::<Result<_, _>>()?),
             Value::Object(map) => {
-                let compiled = map.iter().map(|(key, value)| Ok((key.clone(), Self::compile(value, names)?)));
+                let compiled = map.iter().map(|(key, value)| Ok((key.clone(), Self::compile_by(value, text)?)));
                 Self::Map(compiled.collect::<Result<_, String>>()?)
             }
             fixed => Self::Fixed(fixed.clone()),
         })
+    }
+
+    /// The value, if it is the same for every event.
+    #[must_use]
+    pub fn fixed(&self) -> Option<Value> {
+        match self {
+            Self::Fixed(value) => Some(value.clone()),
+            Self::List(items) => items.iter().map(Self::fixed).collect::<Option<_>>().map(Value::Array),
+            Self::Map(pairs) => {
+                let fixed = pairs.iter().map(|(key, value)| Some((key.clone(), value.fixed()?)));
+                fixed.collect::<Option<_>>().map(Value::Object)
+            }
+            Self::Text(_) | Self::Path(_) | Self::Expression(_) | Self::Mixed(_) => None,
+        }
     }
 
     /// The value.
@@ -86,6 +121,7 @@ impl ValueTemplate {
         Ok(match self {
             Self::Fixed(value) => value.clone(),
             Self::Text(template) => Value::String(template.render(scope.data()).map_err(|error| template_fault(&error))?),
+            Self::Path(steps) => follow(steps, scope).ok_or_else(|| format!("{TEMPLATE}`{}` is missing", steps.join(".")))?.clone(),
             Self::Expression(expression) => expression.evaluate(scope.names()).map_err(|error| expression_fault(&error))?,
             Self::Mixed(parts) => {
                 let mut text = String::new();
@@ -108,19 +144,21 @@ impl ValueTemplate {
     }
 }
 
+/// Where the steps of a template's name lead.
+fn follow<'s>(steps: &[String], scope: &'s Scope) -> Option<&'s Value> {
+    let (name, rest) = steps.split_first()?;
+    rest.iter().try_fold(scope.value(name)?, |value, step| match value {
+        Value::Object(map) => map.get(step),
+        Value::Array(list) => list.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 /// The source inside `<% … %>`, if the text is exactly one expression.
 #[must_use]
 pub fn sole_expression(text: &str) -> Option<&str> {
     let inner = text.trim().strip_prefix("<%")?.strip_suffix("%>")?;
     (!inner.starts_with('%') && !inner.contains("<%") && !inner.contains("%>")).then(|| inner.trim())
-}
-
-/// The datastore keys that a value's templates and expressions name.
-///
-/// # Errors
-/// When a key is not named as it stands.
-pub fn system_keys(_value: &Value) -> Result<std::collections::BTreeSet<String>, String> {
-    Ok(std::collections::BTreeSet::new())
 }
 
 fn compile_text(text: &str, names: &[&'static str]) -> Result<ValueTemplate, String> {
@@ -137,6 +175,30 @@ fn compile_text(text: &str, names: &[&'static str]) -> Result<ValueTemplate, Str
             }
             None => Ok(ValueTemplate::Mixed(parts(text, names)?)),
         },
+    }
+}
+
+fn compile_pattern_text(text: &str, names: &[&'static str]) -> Result<ValueTemplate, String> {
+    if text.contains("{%") && text.contains("%}") {
+        return Err("Jinja's `{% … %}` does not exist here; write one expression, `<% … %>`".to_string());
+    }
+    // Blanks around one template or expression are no part of a pattern.
+    let compiled = compile_text(text.trim(), names).map_err(|fault| match fault.strip_prefix(TEMPLATE) {
+        Some(_) => format!("{fault}; `{{{{ }}}}` takes a path such as trigger.a.b, for anything else write `<% … %>`"),
+        None => fault,
+    })?;
+    if let ValueTemplate::Text(template) = &compiled {
+        let foreign = |steps: &[String]| !steps.first().is_some_and(|first| names.contains(&first.as_str()));
+        if let Some(path) = template.paths().iter().find(|path| !path.in_block && foreign(&path.steps)) {
+            return Err(format!("{TEMPLATE}`{}` is not known here; there are {}", path.steps.join("."), names.join(", ")));
+        }
+        if let Some(steps) = template.sole_path() {
+            return Ok(ValueTemplate::Path(steps));
+        }
+    }
+    match compiled {
+        ValueTemplate::Expression(expression) => Ok(ValueTemplate::Expression(expression)),
+        _ => compile_text(text, names),
     }
 }
 
@@ -161,8 +223,11 @@ fn parts(text: &str, names: &[&'static str]) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
+/// How a fault of a template begins.
+const TEMPLATE: &str = "in the template: ";
+
 fn template_fault(error: &TemplateError) -> String {
-    format!("in the template: {error}")
+    format!("{TEMPLATE}{error}")
 }
 
 fn expression_fault(error: &ExpressionError) -> String {
@@ -193,6 +258,38 @@ mod tests {
     fn data_is_never_an_expression() {
         assert_eq!(render(&json!("<% trigger.evil %>")).unwrap(), json!("<% 1 + 1 %> {{trigger.n}}"));
         assert_eq!(render(&json!("{{trigger.evil}}")).unwrap(), json!("<% 1 + 1 %> {{trigger.n}}"));
+    }
+
+    #[test]
+    fn a_pattern_keeps_types_and_knows_what_is_fixed() {
+        let scope = Scope::new(vec![("trigger", json!({"n": 2, "list": [1, {"a b": null}]})), ("kv", json!({"system": {"x": "v"}}))]);
+        let compile = |value: Value| ValueTemplate::compile_pattern(&value, &["trigger", "kv"]);
+        for (pattern, expected) in [
+            (json!("{{trigger.n}}"), json!(2)),
+            (json!(" {{ trigger.list }}\n"), json!([1, {"a b": null}])),
+            (json!("{{trigger.list.[1].[a b]}}"), json!(null)),
+            (json!("{{kv.system.x}}"), json!("v")),
+            (json!("n{{trigger.n}} "), json!("n2 ")),
+            (json!(["{{trigger.n}}", {"k": "<% trigger.n + 1 %>"}, true]), json!([2, {"k": 3}, true])),
+        ] {
+            let template = compile(pattern.clone()).unwrap();
+            assert_eq!((template.fixed(), template.render(&scope)), (None, Ok(expected)), "{pattern}");
+        }
+        assert_eq!(compile(json!([" a ", {"b": "\\{{c}} <%% d"}])).unwrap().fixed(), Some(json!([" a ", {"b": "{{c}} <% d"}])));
+        assert_eq!(
+            compile(json!("{{trigger.zone.x}}")).unwrap().render(&scope).unwrap_err(),
+            "in the template: `trigger.zone.x` is missing"
+        );
+        for (pattern, cause) in [
+            ("{{event.id}}", "`event.id` is not known here; there are trigger, kv"),
+            ("<% event.id %>", "in the expression"),
+            ("{% if trigger.n %}1{% endif %}", "Jinja's"),
+            ("{{trigger.n | upper}}", "for anything else write `<% … %>`"),
+            ("{{trigger.n}} <% 1 %>", "cannot stand in one string"),
+        ] {
+            let fault = compile(json!(pattern)).unwrap_err();
+            assert!(fault.contains(cause), "{pattern}: {fault}");
+        }
     }
 
     #[test]

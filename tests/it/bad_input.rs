@@ -484,7 +484,7 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
     let operator = rule("criteria:\n  trigger.a: {type: equal, pattern: 1}\n");
     let regex = rule("criteria:\n  trigger.a: {type: regex, pattern: \"(a\"}\n");
     let key = rule("criteria:\n  labels.a: {type: equals, pattern: 1}\n");
-    let no_pattern = rule("criteria:\n  trigger.a: {type: exists}\n");
+    let no_pattern = rule("criteria:\n  trigger.a: {type: equals}\n");
     let at_least = rule("at_least: 2\ncriteria:\n  trigger.a: {type: exists, pattern: true}\n");
     let (guard, no_guard) = (rule("when: <% trigger.a == %>\n"), rule("when: trigger.a == 1\n"));
     let unknown_name = rule("when: <% triger.a == 1 %>\n");

@@ -19,16 +19,36 @@ use signalman::store::{Batch, CommitError, Committed, Keep, Maintenance, Page, R
 
 use crate::harness::{Target, TestSite, World, eventually, memory};
 
+/// What becomes of the commit that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fails {
+    /// Nothing of it is there.
+    Before,
+    /// It is there, and nobody was told.
+    After,
+}
+
 /// Lets `budget` commits through, then fails every one: as a disk that has gone.
-struct Failing {
+pub struct Failing {
     inner: Arc<dyn Store>,
     budget: AtomicUsize,
+    fails: Fails,
+}
+
+impl Failing {
+    pub fn new(inner: Arc<dyn Store>, budget: usize, fails: Fails) -> Self {
+        Self { inner, budget: AtomicUsize::new(budget), fails }
+    }
 }
 
 #[async_trait]
 impl Store for Failing {
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
         let left = self.budget.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left == Ok(1) && self.fails == Fails::After {
+            self.inner.commit(batch).await?;
+            return Err(StoreError::Unavailable("the disk has gone, but not before it wrote".into()).into());
+        }
         if left.is_err() {
             return Err(StoreError::Unavailable("the disk has gone".into()).into());
         }
@@ -136,7 +156,7 @@ fn event(n: u64) -> NewEvent {
 async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec<String>) {
     let target = Target::answering(200, "{}").await;
     let (site, space) = (site(&target.url), MemorySpace::default());
-    let failing = Arc::new(Failing { inner: memory(&space), budget: AtomicUsize::new(budget) });
+    let failing = Arc::new(Failing::new(memory(&space), budget, Fails::Before));
     let mut failed = false;
     match World::start(&site, failing.clone()).await {
         Ok(world) => {

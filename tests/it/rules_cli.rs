@@ -215,7 +215,8 @@ async fn a_rehearsal_finds_what_live_evaluation_found() {
     assert_eq!(first["parameters"]["app"], first["key"]);
 
     let text = format!("✔ default.r: {} matches; tried on 150 events of core.webhook, from 20", live.len());
-    let people = since(&["--limit", "1"]).out(0, &[&text, "TIMES", "criteria_not_held", "IN FORCE", &format!("and {} more", live.len() - 1)]);
+    let people =
+        since(&["--limit", "1"]).out(0, &[&text, "TIMES", "criteria_not_held", "IN FORCE", &format!("and {} more", live.len() - 1)]);
     assert!(
         people.out.contains(&format!("default.r in force matched {n}: {n} as here, 0 only then; 0 only here", n = live.len())),
         "{}",
@@ -291,7 +292,7 @@ async fn what_cannot_be_rehearsed_is_told() {
 
     let (status, problem) = shell.server.post("/api/v1/rules/test", &json!({"rule": faulty, "since": "1h"})).await;
     assert_eq!((status, problem["errors"].as_array().unwrap().len()), (422, 2), "{problem}");
-    assert_eq!((&problem["errors"][0]["line"], &problem["title"]), (&json!(2), &json!("The rule cannot be loaded")), "{problem}");
+    assert_eq!((&problem["errors"][1]["line"], &problem["title"]), (&json!(2), &json!("The rule cannot be loaded")), "{problem}");
     assert_eq!(shell.server.post("/api/v1/rules/test", &json!({"rule": PLAIN})).await.0, 400);
     assert_eq!(shell.server.post("/api/v1/rules/test", &json!({"rule": PLAIN, "since": "1h", "pack": "nix"})).await.0, 400);
 }
@@ -339,6 +340,20 @@ fn the_fields_of_a_trial_stand_in_their_order_and_keys_come_from_a_file() {
     let answer = said.json();
     assert_eq!((&answer["not_applied"], &answer["keys_missing"]), (&json!(["window", "throttle"]), &json!([])));
     try_rule(folder.path(), WINDOWED, None, &[]).out(0, &["✔ default.r: matched", "not applied to a single event: window, throttle"]);
+    let keyed = "trigger: {type: core.webhook}\ncriteria:\n  trigger.n: {type: gt, pattern: \"{{kv.system.limit}}\"}\naction: {ref: t.scale, parameters: {app: \"{{kv.system.name}}\"}}\n";
+    let held = try_rule(folder.path(), keyed, Some("{\"limit\": 80, \"name\": \"shop\"}"), &["--output", "json"]).err(0, &[]).json();
+    assert_eq!((&held["criteria"][0]["held"], &held["action"]["parameters"]), (&json!(true), &json!({"app": "shop"})));
+    try_rule(folder.path(), keyed, Some("{\"limit\": 95}"), &[]).out(1, &["criteria_not_held", "kv.system.name has no value here"]);
+    try_rule(folder.path(), keyed, None, &[]).out(
+        1,
+        &["✘ default.r: criterion_failed", "kv.system.limit has no value here; give it one in the file of --keys", "kv.system.name has no"],
+    );
+    let missing = try_rule(folder.path(), keyed, None, &["--output", "json"]).err(1, &[]).json();
+    assert_eq!((&missing["criteria"][0]["held"], &missing["keys_missing"]), (&json!(false), &json!(["limit", "name"])));
+    assert!(missing["criteria"][0]["error"].as_str().unwrap().contains("limit"), "{missing}");
+    let late = try_rule(folder.path(), keyed, Some("{\"limit\": 80}"), &["--output", "json"]).err(0, &[]).json();
+    assert!(late["action"]["error"].as_str().unwrap().contains("name"), "{late}");
+
     for (keys, words) in [
         ("[1]", &["`k.json`: must be an object of keys"][..]),
         ("{\"a\": 1,}", &["`k.json`: not JSON", "line 1"]),
@@ -402,6 +417,33 @@ async fn keys_are_set_shown_and_deleted() {
     {
         assert_eq!(request.send().await.unwrap().status(), 401);
     }
+}
+
+#[tokio::test]
+async fn rules_see_the_keys_as_they_are_and_a_rehearsal_as_they_were() {
+    let rule = "trigger: {type: core.webhook}\ncriteria:\n  trigger.n: {type: gt, pattern: \"{{kv.system.limit}}\"}\naction: {ref: t.scale, parameters: {app: \"{{trigger.app}}-{{kv.system.limit}}\"}}\n";
+    let shell = Shell::start(site().file("rules/keyed.yaml", rule)).await;
+    let before = emit(&shell, "shop", 90);
+    shell.say(&["rule", "why", "default.keyed", &before]).out(1, &["criterion_failed", "limit"]);
+    shell.say(&["key", "set", "limit", "80", "--json"]).out(0, &[]);
+    let matched = emit(&shell, "shop", 90);
+    shell.say(&["rule", "why", "default.keyed", &matched]).out(0, &["matched", "with {\"app\":\"shop-80\""]);
+    let below = emit(&shell, "shop", 70);
+    shell.say(&["key", "set", "limit", "60", "--json"]).out(0, &[]);
+    shell.say(&["rule", "why", "default.keyed", &matched]).out(0, &["with {\"app\":\"shop-80\""]);
+    shell.say(&["event", "why", &below]).out(0, &["what limit held then was not kept; this is by what is there now"]);
+    shell.say(&["key", "set", "limit", "75", "--json"]).out(0, &[]);
+
+    let tried = shell.json(&["rule", "test", "--rule", &path(&shell, "rules/keyed.yaml"), "--since", "1h"]);
+    assert_eq!(tried["matches"][0]["parameters"]["app"], "shop-80", "{tried}");
+    assert_eq!(counts(&tried), [("matched".to_string(), 1), ("criteria_not_held".to_string(), 1), ("criterion_failed".to_string(), 1)]);
+    assert_eq!(
+        (&tried["keys_as_now"], &tried["in_force"]["both"], &tried["in_force"]["only_now"]),
+        (&json!(["limit"]), &json!(1), &json!(0))
+    );
+    shell
+        .say(&["rule", "test", "--rule", &path(&shell, "rules/keyed.yaml"), "--since", "1h"])
+        .out(0, &["what limit held then was not kept with all events"]);
 }
 
 async fn put(shell: &Shell, name: &str, body: Value) -> u16 {

@@ -1,10 +1,13 @@
 //! `signalman bench`: starts a server of its own on a site of its own, loads it from this process, and prints what it measured.
 //!
-//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured.
+//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`] needs no
+//! server.
 
+pub mod banks;
 mod disk;
 mod load;
 mod process;
+mod rules;
 mod scenarios;
 
 use serde_json::{Value, json};
@@ -61,6 +64,8 @@ pub(super) enum Scenario {
     Neighbour,
     /// A backup of a gigabyte while events come in
     Backup,
+    /// Events judged by banks of up to 100,000 rules, without a server
+    Rules,
 }
 
 impl Scenario {
@@ -76,6 +81,7 @@ impl Scenario {
             Self::Keep => "keep",
             Self::Neighbour => "neighbour",
             Self::Backup => "backup",
+            Self::Rules => "rules",
         }
     }
 }
@@ -86,25 +92,24 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
     let mut all = serde_json::Map::new();
     for scenario in &arguments.scenarios {
         eprintln!("{} …", scenario.name());
-        if *scenario == Scenario::Commits {
-            let figures = disk::commits(common, arguments).map_err(|error| Failure::failed(format!("commits: {error}")))?;
-            show(common, scenario.name(), figures, &mut all);
-            continue;
-        }
-        let figures = runtime.block_on(async {
-            match scenario {
-                Scenario::Idle => scenarios::idle(common, arguments).await,
-                Scenario::Accept => scenarios::accept(common, arguments).await,
-                Scenario::Arrays => scenarios::arrays(common, arguments).await,
-                Scenario::Executions => scenarios::executions(common, arguments, "run").await,
-                Scenario::Once => scenarios::executions(common, arguments, "once").await,
-                Scenario::Latency => scenarios::latency(common, arguments).await,
-                Scenario::Commits => Ok(Value::Null),
-                Scenario::Keep => disk::keep(common, arguments).await,
-                Scenario::Neighbour => disk::neighbour(common, arguments).await,
-                Scenario::Backup => disk::backup(common, arguments).await,
-            }
-        });
+        let figures = match scenario {
+            Scenario::Commits => disk::commits(common, arguments),
+            Scenario::Rules => rules::rules(arguments),
+            served => runtime.block_on(async {
+                match served {
+                    Scenario::Idle => scenarios::idle(common, arguments).await,
+                    Scenario::Accept => scenarios::accept(common, arguments).await,
+                    Scenario::Arrays => scenarios::arrays(common, arguments).await,
+                    Scenario::Executions => scenarios::executions(common, arguments, "run").await,
+                    Scenario::Once => scenarios::executions(common, arguments, "once").await,
+                    Scenario::Latency => scenarios::latency(common, arguments).await,
+                    Scenario::Keep => disk::keep(common, arguments).await,
+                    Scenario::Neighbour => disk::neighbour(common, arguments).await,
+                    Scenario::Backup => disk::backup(common, arguments).await,
+                    Scenario::Commits | Scenario::Rules => Ok(Value::Null),
+                }
+            }),
+        };
         let figures = figures.map_err(|error| Failure::failed(format!("{}: {error}", scenario.name())))?;
         show(common, scenario.name(), figures, &mut all);
     }

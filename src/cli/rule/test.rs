@@ -18,7 +18,6 @@ use crate::model::rule::Rule;
 use crate::model::verdict::{CriterionVerdict, Verdict};
 use crate::pack;
 use crate::rule::judge::{Known, explain};
-use crate::rule::switch;
 
 /// With `--event` no server is needed, and windows and throttles are not applied. With `--since` the server replays what it has stored, from
 /// the oldest event to the newest, with windows and throttles; nothing is run.
@@ -86,8 +85,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     let event = file::event(event_file, arguments.now.unwrap_or_else(|| SystemClock.now()))?;
     let keys = arguments.keys.as_deref().map(file::keys).transpose()?.unwrap_or_default();
     let keys_missing: Vec<&str> = compiled.keys().iter().map(String::as_str).filter(|name| !keys.contains_key(*name)).collect();
-    let off = switch::off(&compiled.rule, &compiled.revision, &[], event.received_at);
-    let known = Known { keys, off, ..Known::default() };
+    let known = Known::rehearsal(&compiled, &event, keys);
     let (verdict, rendered) =
         explain(&compiled, &event, &known).map_err(|error| Failure::misuse(format!("{}: {error}", event_file.display())))?;
     let found = find_action(&compiled.rule, common, &arguments.rule, environment)?;
