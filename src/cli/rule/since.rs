@@ -27,9 +27,10 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
 fn print(answer: &Value) {
     let mark = if answer["matched"] == 0 { "✘" } else { "✔" };
     print_line(&format!(
-        "{mark} {}: {} matches; tried on {} events of {}, from {} to {} UTC",
+        "{mark} {}: {} {}; tried on {} events of {}, from {} to {} UTC",
         text(&answer["rule"]),
         answer["matched"],
+        if answer["matched"] == 1 { "match" } else { "matches" },
         answer["tried"],
         text(&answer["trigger"]),
         time(&answer["since"]),
