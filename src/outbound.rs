@@ -1,4 +1,4 @@
-//! Requests to other systems, as scripts and `http-request` make them: only to granted origins, bounded, never redirected.
+//! Requests to other systems: those of packs only to granted origins; all of them bounded, never redirected.
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Url};
@@ -48,20 +48,28 @@ pub struct Outbound {
     pub json: bool,
     /// The statuses that are no error; empty for 200 to 299.
     pub expect: Vec<u16>,
-    /// The execution that sends it.
-    pub execution: ExecutionId,
+    /// The execution that sends it, if one does.
+    pub execution: Option<ExecutionId>,
     /// The depth of that execution.
     pub depth: u32,
     /// Its number among the execution's requests that change something.
     pub number: Option<u32>,
     /// What must not be shown when the reply is an error.
     pub secrets: Vec<String>,
+    /// The largest reply, in bytes.
+    pub reply_bytes: usize,
 }
 
 impl Outbound {
-    /// A request without anything extra.
+    /// A request of an execution, without anything extra.
     #[must_use]
     pub fn new(method: &'static str, url: &str, execution: ExecutionId, depth: u32) -> Self {
+        Self { execution: Some(execution), depth, ..Self::plain(method, url) }
+    }
+
+    /// A request that no execution sends.
+    #[must_use]
+    pub fn plain(method: &'static str, url: &str) -> Self {
         Self {
             method,
             url: url.into(),
@@ -70,10 +78,11 @@ impl Outbound {
             body: None,
             json: false,
             expect: Vec::new(),
-            execution,
-            depth,
+            execution: None,
+            depth: 0,
             number: None,
             secrets: Vec::new(),
+            reply_bytes: MAX_REPLY_BYTES,
         }
     }
 
@@ -101,6 +110,22 @@ impl Reply {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+
+    /// The beginning of the body, without secrets, as it is shown in an error.
+    #[must_use]
+    pub fn shown(&self, secrets: &[String]) -> String {
+        let mut text = self.text();
+        // Before it is cut, or the beginning of a secret would stay.
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        mask_text(&mut text, &secrets);
+        text.chars().take(SHOWN_CHARACTERS).collect::<String>().trim().to_string()
+    }
+
+    /// A header, by its name in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
 }
 
 /// The origin of an address, `scheme://host:port`, the port always said.
@@ -115,7 +140,7 @@ pub fn origin(url: &str) -> Result<String, String> {
     }
 }
 
-/// Sends a request and reads the whole reply.
+/// Sends a request of a pack and reads the whole reply.
 ///
 /// # Errors
 /// When the pack may not call that origin, nobody answers, the reply is too large, or the status is not expected.
@@ -125,6 +150,23 @@ pub async fn send(client: &Client, pack: &Pack, outbound: Outbound) -> Result<Re
         return Err(Failure::capability(&pack.reference, &format!("call {target}"), &format!("http: [\"{target}\"]")));
     }
     let (method, url, expect, secrets) = (outbound.method, outbound.url.clone(), outbound.expect.clone(), outbound.secrets.clone());
+    let reply = exchange(client, outbound).await?;
+    let status = reply.status;
+    let expected = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
+    if expected {
+        return Ok(reply);
+    }
+    let shown = reply.shown(&secrets);
+    let message = format!("{method} {url} answered {status}: {shown}");
+    Err(Failure { reason: Reason::RefusedByTarget, message, retry: status == 429 || status >= 500 })
+}
+
+/// Sends a request that the site itself asks for and reads the whole reply, whatever its status.
+///
+/// # Errors
+/// When nobody answers, or the reply is too large.
+pub async fn exchange(client: &Client, outbound: Outbound) -> Result<Reply, Failure> {
+    let (method, url, most) = (outbound.method, outbound.url.clone(), outbound.reply_bytes);
     let request = build(client, outbound)?;
     let unreachable = |error: &reqwest::Error| Failure {
         reason: Reason::Unreachable,
@@ -140,24 +182,13 @@ pub async fn send(client: &Client, pack: &Pack, outbound: Outbound) -> Result<Re
     let headers = headers.collect();
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
-        if body.len() + chunk.len() > MAX_REPLY_BYTES {
-            let message = format!("{method} {url}: the reply is larger than {MAX_REPLY_BYTES} bytes");
+        if body.len() + chunk.len() > most {
+            let message = format!("{method} {url}: the reply is larger than {most} bytes");
             return Err(Failure { reason: Reason::OutputTooLarge, message, retry: false });
         }
         body.extend_from_slice(&chunk);
     }
-    let reply = Reply { status, headers, body };
-    let expected = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
-    if expected {
-        return Ok(reply);
-    }
-    let mut text = reply.text();
-    // Before it is cut, or the beginning of a secret would stay.
-    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
-    mask_text(&mut text, &secrets);
-    let shown: String = text.chars().take(SHOWN_CHARACTERS).collect();
-    let message = format!("{method} {url} answered {status}: {}", shown.trim());
-    Err(Failure { reason: Reason::RefusedByTarget, message, retry: status == 429 || status >= 500 })
+    Ok(Reply { status, headers, body })
 }
 
 fn build(client: &Client, outbound: Outbound) -> Result<reqwest::Request, Failure> {
@@ -180,9 +211,11 @@ fn build(client: &Client, outbound: Outbound) -> Result<reqwest::Request, Failur
         set(name, &plain(value))?;
     }
     // Ours last: whoever writes a script must not be able to hide that a request is ours, or that it is a repeat.
-    set(CAUSE_HEADER, &format!("{} {}", outbound.execution, outbound.depth))?;
-    if let Some(number) = outbound.number {
-        set("idempotency-key", &format!("{}-{number}", outbound.execution))?;
+    if let Some(execution) = outbound.execution {
+        set(CAUSE_HEADER, &format!("{execution} {}", outbound.depth))?;
+        if let Some(number) = outbound.number {
+            set("idempotency-key", &format!("{execution}-{number}"))?;
+        }
     }
     let request = client.request(method, url).headers(headers);
     let request = match outbound.body {

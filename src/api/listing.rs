@@ -1,4 +1,4 @@
-//! What the site has: actions, packs, sensors, messages; and how lists are paged.
+//! What the site has: actions, packs, messages; and how lists are paged.
 
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use super::ApiState;
 use super::problem::Problem;
 use crate::model::ids::{EventId, ExecutionId, SHORT_ID_CHARACTERS};
 use crate::model::message::Message;
-use crate::model::sensor::SensorKind;
 use crate::store::{Page, StoreError};
 
 /// The most entries of one page.
@@ -159,18 +158,6 @@ pub(super) async fn packs(State(state): State<Arc<ApiState>>) -> Json<Value> {
         .values()
         .map(|pack| json!({"ref": pack.reference, "name": pack.name, "version": pack.version, "description": pack.description}));
     Json(json!({"packs": packs.collect::<Vec<_>>()}))
-}
-
-pub(super) async fn sensors(State(state): State<Arc<ApiState>>) -> Json<Value> {
-    let catalog = state.engine.catalog.get();
-    let sensors = catalog.sensors.iter().map(|sensor| {
-        let (kind, path) = match &sensor.kind {
-            SensorKind::Webhook { name, .. } => ("webhook", Some(format!("/api/v1/webhooks/{name}"))),
-            SensorKind::Polling { kind, .. } => (kind.as_str(), None),
-        };
-        json!({"ref": sensor.reference, "description": sensor.description, "enabled": sensor.enabled, "kind": kind, "path": path, "trigger": sensor.trigger})
-    });
-    Json(json!({"sensors": sensors.collect::<Vec<_>>()}))
 }
 
 pub(super) async fn messages(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<Value>, Problem> {

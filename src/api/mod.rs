@@ -9,6 +9,7 @@ mod listing;
 pub mod problem;
 mod routes;
 mod rules;
+mod sensors;
 pub mod server;
 mod store;
 mod stream;

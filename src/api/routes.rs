@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use super::problem::Problem;
-use super::{ApiState, events, executions, keys, listing, rules, store, stream, webhooks};
+use super::{ApiState, events, executions, keys, listing, rules, sensors, store, stream, webhooks};
 use crate::engine::ingest::bearer;
 
 /// The router of everything that is served.
@@ -31,7 +31,8 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/api/v1/rules/{rule}/why/{event}", get(events::rule_why))
         .route("/api/v1/actions", get(listing::actions))
         .route("/api/v1/packs", get(listing::packs))
-        .route("/api/v1/sensors", get(listing::sensors))
+        .route("/api/v1/sensors", get(sensors::list))
+        .route("/api/v1/sensors/{sensor}", get(sensors::show))
         .route("/api/v1/messages", get(listing::messages))
         .route("/api/v1/keys", get(keys::list))
         .route("/api/v1/keys/{name}", get(keys::show).put(keys::set).delete(keys::delete))

@@ -23,7 +23,8 @@ use crate::engine::conduct::{self, ATTEMPTS_AT_ONCE, RunnerTable};
 use crate::engine::deliver::{self, Outbox};
 use crate::engine::host::EngineHost;
 use crate::engine::recover::{self, Recovered};
-use crate::engine::{Engine, EngineParts, evaluate, housekeeping, own, ruling, supervise, switching};
+use crate::engine::supervise::Supervisor;
+use crate::engine::{Engine, EngineParts, evaluate, housekeeping, own, ruling, switching};
 use crate::journal::{Journal, inline};
 use crate::model::ids::IdSource;
 use crate::model::sensor::SensorKind;
@@ -96,6 +97,8 @@ pub struct App {
     pub engine: Arc<Engine>,
     /// Takes events.
     pub journal: Arc<dyn Journal>,
+    /// Starts and stops sensors.
+    pub supervisor: Supervisor,
     /// What the start found left open.
     pub recovered: Recovered,
     teardown: Vec<(&'static str, Teardown)>,
@@ -215,10 +218,9 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     tasks.spawn_critical("housekeeping", stop_background.clone(), work, |_| {});
     let work = own::run(Arc::clone(&engine), Arc::clone(&journal), stop_background.clone());
     tasks.spawn_critical("events of our own", stop_background.clone(), work, |_| {});
-    for sensor in sensors.into_iter().filter(|sensor| sensor.enabled) {
-        let name = format!("sensor {}", sensor.reference);
-        tasks.spawn(name, supervise::run(Arc::clone(&engine), sensor, Arc::clone(&journal), stop_background.clone()));
-    }
+    let (tasks_of_sensors, stop) = (Arc::clone(&tasks), stop_background.clone());
+    let supervisor = Supervisor::new(Arc::clone(&engine), Arc::clone(&journal), surroundings, tasks_of_sensors, stop);
+    supervisor.apply(&sensors);
     push(&mut teardown, "sensors and housekeeping", end_tasks(stop_background, tasks));
 
     let (stop_server, server) = (Stop::new(), Arc::new(Tasks::new()));
@@ -236,7 +238,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     push(&mut teardown, "server", end_tasks(stop_server, server));
 
     engine.load.set_ready();
-    Ok(App { address, engine, journal, recovered, teardown })
+    Ok(App { address, engine, journal, supervisor, recovered, teardown })
 }
 
 impl App {

@@ -16,6 +16,7 @@ mod reference;
 mod restore;
 mod rule;
 mod run;
+mod sensor;
 mod serve;
 mod store;
 mod table;
@@ -127,6 +128,9 @@ enum Command {
     /// List and change the keys that rules see as `kv.system`
     #[command(subcommand)]
     Key(key::Command),
+    /// List and show sensors, and how they do
+    #[command(subcommand)]
+    Sensor(sensor::Command),
     /// Show what the bot says, live
     Chat(chat::Arguments),
     /// Write everything that is stored into one file, also while the server runs
@@ -165,6 +169,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
         Command::Key(command) => key::run(common, command, environment),
+        Command::Sensor(command) => sensor::run(common, command, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
         Command::Backup(arguments) => backup::run(common, &arguments, environment),
         Command::Restore(arguments) => restore::run(common, &arguments, environment),

@@ -88,6 +88,12 @@ impl Catalog {
         no("trigger", name, self.triggers.keys())
     }
 
+    /// Says that there is no such sensor, and which was probably meant.
+    #[must_use]
+    pub fn no_sensor(&self, name: &str) -> String {
+        no("sensor", name, self.sensors.iter().map(|sensor| &sensor.reference))
+    }
+
     /// Says that there is no such rule, and which was probably meant.
     #[must_use]
     pub fn no_rule(&self, name: &str) -> String {

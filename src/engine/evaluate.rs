@@ -122,7 +122,7 @@ impl Timing {
         if now >= self.tick || self.tick - now > TICK {
             self.tick = now + TICK;
             let mut state = engine.ruling.state();
-            state.tick(!engine.load.has_room(), now);
+            state.tick(!engine.load.has_room(), &engine.sensors, now);
             if state.windows.is_waiting() && (now >= self.alive || self.alive - now > ALIVE) {
                 self.alive = now + ALIVE;
                 prepared.batch.settings.push(state.alive(now));

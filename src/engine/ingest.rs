@@ -69,7 +69,8 @@ pub async fn webhook(
     body: &[u8],
 ) -> Result<Taken, Refused> {
     let Admitted { catalog, sensor } = admitted;
-    let SensorDefinition { trigger, kind: SensorKind::Webhook { name, decoder, auth, repeats, memory }, .. } = &catalog.sensors[sensor]
+    let SensorDefinition { reference, trigger, kind: SensorKind::Webhook { name, decoder, auth, repeats, memory }, .. } =
+        &catalog.sensors[sensor]
     else {
         return Err(Refused::Unknown("this sensor is no webhook".into()));
     };
@@ -93,6 +94,8 @@ pub async fn webhook(
         return Ok(Taken { events: Vec::new(), truncated: decoded.truncated });
     }
     let events = journal.accept(decoded.events).await.map_err(Refused::Accept)?;
+    let new = events.iter().filter(|event| !event.duplicate).count();
+    engine.sensors.emitted(reference, new, engine.clock.now());
     Ok(Taken { events, truncated: decoded.truncated })
 }
 

@@ -4,6 +4,7 @@
 //! outcomes) → a runner → [`conduct`] again → [`deliver`]. [`recover`] picks up what a crash left. [`why`] explains, [`rehearse`] tries a
 //! rule on what has come.
 
+pub mod board;
 pub mod catalog;
 pub mod conduct;
 pub mod deliver;
@@ -29,6 +30,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{self, Clock};
+use crate::engine::board::Board;
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
@@ -66,6 +68,8 @@ pub struct Engine {
     pub ruling: Ruling,
     /// Told when an event of our own waits in the store.
     pub own_events: Notify,
+    /// How every sensor does.
+    pub sensors: Board,
     commands: mpsc::Sender<Command>,
 }
 
@@ -213,6 +217,7 @@ impl Engine {
             ids,
             catalog: CatalogCell::new(catalog),
             stream: Stream::new(sequence),
+            sensors: Board::new(Arc::clone(&metrics)),
             metrics,
             outbox,
             load: Load::new(open_limit),

@@ -408,7 +408,7 @@ impl Stage {
         }
         if ms >= self.sweep_at {
             self.sweep_at = ms + SWEEP_MS;
-            self.state.tick(false, now);
+            self.state.windows.sweep(ms);
             self.state.windows.take_changes(); // nothing of this is stored
         }
     }

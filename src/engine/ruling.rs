@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::Engine;
+use super::board::Board;
 use super::catalog::Catalog;
 use crate::model::window::{WindowChange, WindowKey};
 use crate::rule::ceiling::Ceiling;
@@ -192,7 +193,13 @@ impl State {
     }
 
     /// What is done every second: what has no meaning any more is forgotten, and it is noted whether anything could come.
-    pub(super) fn tick(&mut self, is_out: bool, now: DateTime<Utc>) {
+    pub(super) fn tick(&mut self, is_out: bool, sensors: &Board, now: DateTime<Utc>) {
+        for trigger in self.windows.waited_triggers() {
+            match sensors.down_since(&trigger) {
+                Some(since) => self.windows.outages.begin(Some(&trigger), since.timestamp_millis()),
+                None => self.windows.outages.end(Some(&trigger), now.timestamp_millis()),
+            };
+        }
         let now = now.timestamp_millis();
         self.windows.sweep(now);
         self.ceilings.retain(|_, ceiling| !ceiling.is_over(now));

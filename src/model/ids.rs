@@ -99,6 +99,13 @@ impl ExecutionId {
         let parts: &[&[u8]] = &[b"silence", rule.as_bytes(), key.as_bytes(), &ms.to_be_bytes()];
         Self(derived(Ulid::from_parts(ms, 0), parts))
     }
+
+    /// An id for what a sensor does in one poll, where others want the id of an execution.
+    #[must_use]
+    pub fn of_poll(sensor: &str, at: DateTime<Utc>) -> Self {
+        let ms = u64::try_from(at.timestamp_millis()).unwrap_or(0);
+        Self(derived(Ulid::from_parts(ms, 0), &[b"poll", sensor.as_bytes(), &at.timestamp_micros().to_be_bytes()]))
+    }
 }
 
 impl MessageId {

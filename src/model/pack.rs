@@ -27,6 +27,21 @@ pub struct Pack {
 }
 
 impl Pack {
+    /// A pack of that name with nothing in it, which may touch nothing.
+    #[must_use]
+    pub fn named(reference: &str) -> Self {
+        Self {
+            reference: reference.into(),
+            name: reference.into(),
+            version: String::new(),
+            description: String::new(),
+            dependencies: Vec::new(),
+            capabilities: Capabilities::default(),
+            config: Map::new(),
+            secret_config: Vec::new(),
+        }
+    }
+
     /// The values of the pack's secret settings; none that is too short to be told from ordinary text.
     #[must_use]
     pub fn secrets(&self) -> Vec<String> {

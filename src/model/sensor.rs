@@ -1,8 +1,13 @@
 //! Sensors and triggers, as their authors wrote them.
 
+use std::sync::Arc;
+
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::model::action::Script;
+use crate::model::pack::Pack;
 use crate::model::place::Place;
 use crate::model::secret::Secret;
 
@@ -50,13 +55,50 @@ pub enum SensorKind {
         /// How long a repeat is known.
         memory: std::time::Duration,
     },
-    /// Runs by itself: the name of a kind in `sensors`, with its settings.
-    Polling {
-        /// The kind.
-        kind: String,
-        /// Its settings.
-        settings: Map<String, Value>,
-    },
+    /// Runs by itself.
+    Polling(Polling),
+}
+
+/// A sensor that runs by itself: the name of a kind in `sensors`, with all that it is made from.
+#[derive(Clone)]
+pub struct Polling {
+    /// The kind.
+    pub kind: String,
+    /// Its settings. They may hold secrets of the pack's settings.
+    pub settings: Map<String, Value>,
+    /// The script beside the file, for kinds that have one.
+    pub script: Option<Script>,
+    /// The pack that it belongs to.
+    pub pack: Arc<Pack>,
+    /// The time zone of the site.
+    pub time_zone: Tz,
+}
+
+impl std::fmt::Debug for Polling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the settings: a secret may have been filled in.
+        f.debug_struct("Polling").field("kind", &self.kind).field("pack", &self.pack.reference).finish_non_exhaustive()
+    }
+}
+
+impl SensorDefinition {
+    /// Whether a sensor that runs by this definition need not be touched when the other takes its place.
+    #[must_use]
+    pub fn runs_like(&self, other: &Self) -> bool {
+        let same = self.reference == other.reference && self.trigger == other.trigger && self.enabled == other.enabled;
+        same && match (&self.kind, &other.kind) {
+            (SensorKind::Polling(own), SensorKind::Polling(other)) => {
+                let parts = own.kind == other.kind && own.settings == other.settings && own.time_zone == other.time_zone;
+                let text = |polling: &Polling| polling.script.as_ref().map(|script| (script.file.clone(), script.text.clone()));
+                let (pack, others) = (&own.pack, &other.pack);
+                let same_pack = pack.capabilities == others.capabilities && pack.config == others.config;
+                parts && text(own) == text(other) && same_pack && pack.secret_config == others.secret_config
+            }
+            // A webhook runs by being called, and is looked up then.
+            (SensorKind::Webhook { .. }, SensorKind::Webhook { .. }) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Who may call a webhook.

@@ -8,6 +8,7 @@ mod manifest;
 pub mod rule;
 mod sensor;
 mod site;
+mod timers;
 mod window;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ pub struct Site {
     pub actions: BTreeMap<String, Arc<Action>>,
     /// Triggers by `pack.name`.
     pub triggers: BTreeMap<String, Trigger>,
-    /// Sensors, webhooks among them.
+    /// Sensors, webhooks among them, and the timers that rules ask for.
     pub sensors: Vec<SensorDefinition>,
     /// Rules.
     pub rules: Vec<CompiledRule>,

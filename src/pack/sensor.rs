@@ -1,15 +1,21 @@
 //! Triggers and sensors, webhooks among them.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
 use super::action::name;
+use super::site::{read_text, relative, stem};
 use crate::config::Reader;
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields};
 use crate::document::node::{Content, Node};
+use crate::model::action::Script;
 use crate::model::pack::Pack;
-use crate::model::sensor::{SensorDefinition, SensorKind, Trigger, WebhookAuth};
-use crate::sensors::{self, webhooks};
+use crate::model::sensor::{Polling, SensorDefinition, SensorKind, Trigger, WebhookAuth};
+use crate::sensors::{self, SetupFault, webhooks};
 use crate::template::value::{Scope, ValueTemplate};
 
 pub(super) fn read_trigger(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &mut Faults) -> Option<Trigger> {
@@ -26,24 +32,30 @@ pub(super) fn read_trigger(source: &SourceFile, node: &Node, pack: &str, stem: &
     Some(Trigger { reference: format!("{pack}.{}", name?), description, payload_schema })
 }
 
-pub(super) fn read(
-    source: &SourceFile,
-    node: &Node,
-    pack: &Pack,
-    stem: &str,
-    reader: &Reader<'_>,
-    faults: &mut Faults,
-) -> Option<SensorDefinition> {
+/// Where a sensor comes from.
+pub(super) struct Origin<'o> {
+    /// Its pack.
+    pub pack: &'o Arc<Pack>,
+    /// Its file.
+    pub file: &'o Path,
+    /// For secrets, and for the site's folder.
+    pub reader: &'o Reader<'o>,
+    /// The site's time zone.
+    pub time_zone: Tz,
+}
+
+pub(super) fn read(source: &SourceFile, node: &Node, origin: &Origin<'_>, faults: &mut Faults) -> Option<SensorDefinition> {
     let mut fields = Fields::of(source, node, "a sensor", faults)?;
-    let name = name(&mut fields, stem);
+    let (pack, stem) = (origin.pack, stem(origin.file));
+    let name = name(&mut fields, &stem);
     let description = fields.text("description").unwrap_or_default();
     let enabled = fields.boolean("enabled").unwrap_or(true);
     let trigger = fields.required_text("trigger");
     let kinds: Vec<&'static str> = std::iter::once("webhook").chain(sensors::KINDS.iter().map(|kind| kind.name)).collect();
     fields.required("kind");
     let kind = match fields.word("kind", &kinds) {
-        Some("webhook") => webhook(&mut fields, stem, reader),
-        Some(kind) => polling(&mut fields, kind, pack),
+        Some("webhook") => webhook(&mut fields, &stem, origin.reader),
+        Some(kind) => polling(&mut fields, kind, origin),
         None => None,
     };
     if kind.is_some() {
@@ -112,25 +124,63 @@ fn secret(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Opti
     None
 }
 
-fn polling(fields: &mut Fields<'_, '_>, kind: &'static str, pack: &Pack) -> Option<SensorKind> {
+fn polling(fields: &mut Fields<'_, '_>, kind: &'static str, origin: &Origin<'_>) -> Option<SensorKind> {
     let node = fields.node("settings");
     let written = node.map_or(Value::Object(Map::new()), Node::value);
-    let scope = Scope::new(vec![("config", Value::Object(pack.config.clone()))]);
+    let scope = Scope::new(vec![("config", Value::Object(origin.pack.config.clone()))]);
     let rendered = ValueTemplate::compile(&written, &[]).and_then(|template| template.render(&scope));
+    let kind = sensors::kind(kind)?;
+    let script = if kind.script.is_empty() { None } else { script(fields, origin) };
+    if !kind.script.is_empty() && script.is_none() {
+        return None; // told already
+    }
     let fault = match rendered {
         Ok(Value::Object(settings)) => {
-            let known = sensors::KINDS.iter().find(|known| known.name == kind)?;
-            match (known.build)(&settings) {
-                Ok(_) => return Some(SensorKind::Polling { kind: kind.to_string(), settings }),
-                Err(message) => message,
+            let polling = Polling { kind: kind.name.into(), settings, script, pack: Arc::clone(origin.pack), time_zone: origin.time_zone };
+            match (kind.check)(&polling) {
+                Ok(()) => return Some(SensorKind::Polling(polling)),
+                Err(SetupFault::Script(fault)) => {
+                    let file = polling.script.map(|script| SourceFile::new(script.file, script.text.as_str()))?;
+                    fields.faults.push(file.fault(fault.line, fault.column, fault.message));
+                    return None;
+                }
+                Err(fault) => fault,
             }
         }
-        Ok(_) => "`settings` must be a map".to_string(),
-        Err(message) => message,
+        Ok(_) => SetupFault::Setting("", "`settings` must be a map".into()),
+        Err(message) => SetupFault::Setting("", message),
     };
-    match node {
-        Some(node) => fields.fault(node, fault),
-        None => fields.fault_here(fault),
-    }
+    let (line, column) = match (node, &fault) {
+        (None, _) => {
+            fields.fault_here(fault.to_string());
+            return None;
+        }
+        (Some(node), SetupFault::Setting(name, _)) => place_of(node, name, false),
+        (Some(node), SetupFault::Unknown(name, _)) => place_of(node, name, true),
+        (Some(node), SetupFault::Script(_)) => (node.line, node.column),
+    };
+    fields.faults.push(fields.source.fault(line, column, fault.to_string()));
     None
+}
+
+/// Where a setting stands: its value, or its key.
+fn place_of(settings: &Node, name: &str, key: bool) -> (usize, usize) {
+    let Content::Map(pairs) = &settings.content else { return (settings.line, settings.column) };
+    match pairs.iter().find(|(key, _)| key.text == name) {
+        Some((found, _)) if key => (found.line, found.column),
+        Some((_, value)) => (value.line, value.column),
+        None => (settings.line, settings.column),
+    }
+}
+
+/// The script beside the file.
+fn script(fields: &mut Fields<'_, '_>, origin: &Origin<'_>) -> Option<Script> {
+    let (root, path) = (origin.reader.site, origin.file.with_extension("rhai"));
+    match read_text(root, &path) {
+        Ok(text) => Some(Script { file: relative(root, &path), text }),
+        Err(message) => {
+            fields.fault_here(format!("the script `{}` {message}", relative(root, &path)));
+            None
+        }
+    }
 }

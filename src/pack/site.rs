@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DEFAULT_PACK, Site, action, manifest, rule, sensor};
+use super::{DEFAULT_PACK, Site, action, manifest, rule, sensor, timers};
 use crate::config::{Environment, Reader, SiteConfig};
 use crate::document::fault::{Fault, SourceFile, nearest};
 use crate::document::fields::{Faults, did_you_mean};
 use crate::document::node::{self, Node};
-use crate::model::pack::{Capabilities, Pack};
+use crate::model::pack::Pack;
 use crate::model::place::Place;
 use crate::model::sensor::SensorKind;
+use crate::sensors;
 
 /// Folders of a pack.
 const KINDS: &[&str] = &["actions", "triggers", "sensors", "rules"];
@@ -35,20 +36,12 @@ pub(super) fn read(folder: &Path, config: SiteConfig, environment: &Environment,
     for pack_folder in folders(&folder.join("packs")) {
         read_pack(folder, &pack_folder, &mut site, &reader, faults);
     }
-    let default_pack = Pack {
-        reference: DEFAULT_PACK.into(),
-        name: "The site itself".into(),
-        version: String::new(),
-        description: String::new(),
-        capabilities: Capabilities::default(),
-        dependencies: Vec::new(),
-        config: serde_json::Map::new(),
-        secret_config: Vec::new(),
-    };
+    let default_pack = Pack { name: "The site itself".into(), ..Pack::named(DEFAULT_PACK) };
     site.packs.entry(DEFAULT_PACK.into()).or_insert_with(|| Arc::new(default_pack));
     read_rules(folder, &folder.join("rules"), DEFAULT_PACK, &mut site, faults);
     not_yet(folder, &folder.join("workflows"), "workflows", faults);
     check_references(&site, folder, faults);
+    timers::add(&mut site, folder, faults);
     site
 }
 
@@ -80,7 +73,8 @@ fn read_pack(root: &Path, folder: &Path, site: &mut Site, reader: &Reader<'_>, f
     }
     for file in yaml_files(&folder.join("sensors")) {
         if let Some((source, node)) = open(root, &file, faults)
-            && let Some(definition) = sensor::read(&source, &node, &pack, &stem(&file), reader, faults)
+            && let Some(definition) =
+                sensor::read(&source, &node, &sensor::Origin { pack: &pack, file: &file, reader, time_zone: site.config.time_zone }, faults)
         {
             if let Some(first) = site.sensors.iter().find(|first| first.reference == definition.reference) {
                 faults.push(twice(&source, "a sensor", &definition.reference, &definition.place, &first.place));
@@ -181,9 +175,13 @@ fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
     }
     let mut webhooks: BTreeMap<&str, &Place> = BTreeMap::new();
     for sensor in &site.sensors {
-        if !site.triggers.contains_key(&sensor.trigger) {
-            let mut fault = fault_at(root, &sensor.place, format!("there is no trigger `{}`", sensor.trigger));
-            if let Some(nearest) = nearest(&sensor.trigger, site.triggers.keys().map(String::as_str)) {
+        let mut triggers = vec![sensor.trigger.as_str()];
+        if let SensorKind::Polling(polling) = &sensor.kind {
+            triggers.extend(sensors::kind(&polling.kind).map_or(&[] as &[&str], |kind| kind.also));
+        }
+        for trigger in triggers.into_iter().filter(|trigger| !site.triggers.contains_key(*trigger)) {
+            let mut fault = fault_at(root, &sensor.place, format!("there is no trigger `{trigger}`"));
+            if let Some(nearest) = nearest(trigger, site.triggers.keys().map(String::as_str)) {
                 fault = fault.hint(format!("did you mean `{nearest}`?"));
             }
             faults.push(fault);
@@ -197,7 +195,7 @@ fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
 }
 
 /// A fault at a place in a file that was read before.
-fn fault_at(root: &Path, place: &Place, message: String) -> Fault {
+pub(super) fn fault_at(root: &Path, place: &Place, message: String) -> Fault {
     let text = std::fs::read_to_string(root.join(&place.file)).unwrap_or_default();
     SourceFile::new(place.file.clone(), text).fault(place.line, place.column, message)
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{ActionCall, ActionRunner, Limits, Output, RunContext, RunError, RunnerKind};
 use crate::model::action::Action;
 use crate::model::reason::Reason;
-use crate::script::host::{self, ScriptAttempt, ScriptCache, ScriptCall, ScriptEnd, Surroundings};
+use crate::script::host::{self, Entry, ScriptAttempt, ScriptCache, ScriptCall, ScriptEnd, Surroundings};
 use crate::tasks;
 
 /// The kind.
@@ -26,9 +26,6 @@ pub const KIND: RunnerKind = RunnerKind {
     check,
     build,
 };
-
-/// Stack of a script's thread; [`host::MAX_CALL_LEVELS`] fits into it in a debug build, too.
-const STACK_BYTES: usize = 16 << 20;
 
 struct Job {
     call: ActionCall,
@@ -107,7 +104,7 @@ impl RhaiRunner {
             return Ok(());
         }
         let (queue, cache, surroundings) = (Arc::clone(&self.queue), Arc::clone(&self.cache), Arc::clone(&self.surroundings));
-        let started = tasks::spawn_thread("script", STACK_BYTES, move || work(&queue, &cache, &surroundings));
+        let started = tasks::spawn_thread("script", host::STACK_BYTES, move || work(&queue, &cache, &surroundings));
         match started {
             // Another thread takes the job when it is done with its own.
             Err(error) if !self.queue.missed() => Err(error),
@@ -124,7 +121,7 @@ impl Drop for RhaiRunner {
 
 fn check(action: &Action) -> Vec<(String, usize, usize)> {
     let Some(script) = &action.script else { return Vec::new() };
-    match host::compile(script) {
+    match host::compile(script, Entry::Run) {
         Ok(_) => Vec::new(),
         Err(fault) => vec![(fault.message, fault.line, fault.column)],
     }

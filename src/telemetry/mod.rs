@@ -88,6 +88,14 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Restarts of sensors.
     pub sensor_restarts: IntCounterVec,
+    /// Events of sensors.
+    pub sensor_events: IntCounterVec,
+    /// How often a sensor could not do its work.
+    pub sensor_failures: IntCounterVec,
+    /// Due times that a timer missed and left out.
+    pub sensor_skipped: IntCounterVec,
+    /// 1 while a sensor does its work, else 0.
+    pub sensor_up: IntGaugeVec,
 }
 
 impl Metrics {
@@ -114,6 +122,12 @@ impl Metrics {
         let messages = vector("messages_total", "Messages by what became of them", &["outcome"]);
         let webhooks = vector("webhook_requests_total", "Requests to webhooks", &["webhook", "status"]);
         let sensor_restarts = vector("sensor_restarts_total", "Restarts of sensors", &["sensor"]);
+        let sensor_events = vector("sensor_events_total", "Events of sensors", &["sensor"]);
+        let sensor_failures = vector("sensor_failures_total", "How often a sensor could not do its work", &["sensor"]);
+        let sensor_skipped = vector("sensor_skipped_total", "Due times that a timer missed and left out", &["sensor"]);
+        let sensor_up =
+            IntGaugeVec::new(Opts::new("sensor_up", "1 while the sensor does its work"), &["sensor"]).expect("names and labels are valid");
+        registry.register(Box::new(sensor_up.clone())).expect("names are unique");
         let truncated_alerts = counter("alertmanager_truncated_alerts_total", "Alerts that Alertmanager left out (max_alerts)");
         let expired = counter("expired_records_total", "Records that retention has removed");
         let open_executions = IntGauge::new("open_executions", "Executions that have not ended").expect("names are valid");
@@ -143,6 +157,10 @@ impl Metrics {
             store_bytes,
             commit_seconds,
             sensor_restarts,
+            sensor_events,
+            sensor_failures,
+            sensor_skipped,
+            sensor_up,
         }
     }
 

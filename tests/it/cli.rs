@@ -65,7 +65,7 @@ fn walk(command: &clap::Command, path: &mut Vec<String>, paths: &mut Vec<Vec<Str
 fn lint_answers_with_its_exit_code() {
     let site = site();
     let lint = |arguments: &[&str]| Said::of(site.cli(&[&["lint"], arguments].concat()));
-    lint(&[]).out(0, &["5 packs, 8 actions, 1 rules: 0 errors, 0 warnings"]);
+    lint(&[]).out(0, &["6 packs, 8 actions, 1 rules: 0 errors, 0 warnings"]);
     assert_eq!(lint(&["--output", "json"]).out(0, &[]).json(), json!({"errors": 0, "warnings": 0, "faults": []}));
     site.write("workflows/later.yaml", "name: later\n");
     lint(&[]).out(0, &["workflows/later.yaml: warning: workflows are not carried out by this version", "0 errors, 1 warnings"]);

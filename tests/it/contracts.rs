@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use signalman::chat::adapters;
-use signalman::clock::SimulatedClock;
 use signalman::journal::{AcceptError, Journal, inline};
 use signalman::model::event::{Accepted, Event, NewEvent, StoredEvent};
 use signalman::model::execution::{Change, Execution, Request, Status};
@@ -17,13 +16,12 @@ use signalman::model::json::RawJson;
 use signalman::model::message::{Delivery, Destination, Message};
 use signalman::model::principal::Principal;
 use signalman::model::reason::Reason;
-use signalman::sensors::{self, SensorContext, webhooks};
+use signalman::sensors::webhooks;
 use signalman::store::keyed::KeyedStore;
 use signalman::store::layers::Sizes;
 use signalman::store::memory::{MemorySpace, MemoryStore};
 use signalman::store::sled::SledSpace;
 use signalman::store::{Batch, CommitError, Keep, KeyChange, Limit, Page, Ruleset, Sighting, Store};
-use signalman::tasks::Stop;
 
 use crate::harness::{Server, TestSite, eventually};
 
@@ -400,38 +398,6 @@ async fn journal_inline() {
     drop(deliveries);
     for task in waiting {
         assert!(matches!(task.await.unwrap(), Err(AcceptError::Unavailable(_))), "a sender is told when the engine goes");
-    }
-}
-
-#[tokio::test]
-async fn sensors_emit_and_stop() {
-    for kind in sensors::KINDS {
-        let settings: Value = serde_json::from_str(kind.example).unwrap_or_else(|error| panic!("{}: {error}", kind.name));
-        let sensor = (kind.build)(settings.as_object().unwrap()).unwrap_or_else(|error| panic!("{}: {error}", kind.name));
-        let unknown = json!({"no_such_setting": 1});
-        assert!((kind.build)(unknown.as_object().unwrap()).is_err(), "{} refuses unknown settings", kind.name);
-        let (journal, mut deliveries) = inline::channel();
-        let (clock, stop) = (SimulatedClock::at(at(0)), Stop::new());
-        let cx = SensorContext {
-            name: "t.s".into(),
-            trigger: "t.e".into(),
-            clock: Arc::new(clock.clone()),
-            stop: stop.clone(),
-            journal: Arc::new(journal),
-        };
-        let running = tokio::spawn(sensor.run(cx));
-        let delivery = loop {
-            tokio::select! {
-                delivery = deliveries.recv() => break delivery.expect("the sensor holds the journal"),
-                () = tokio::task::yield_now() => clock.advance(Duration::from_secs(1)),
-            }
-        };
-        assert_eq!(delivery.events[0].trigger, "t.e", "{}", kind.name);
-        assert_eq!(delivery.events[0].source, "sensor/t.s");
-        // An answer that never comes must not keep it from stopping for long: the engine drops the delivery when it goes.
-        stop.stop();
-        drop(delivery);
-        let _ = running.await.unwrap();
     }
 }
 

@@ -23,6 +23,7 @@ mod model;
 mod power;
 mod retention;
 mod rules_cli;
+mod sensors;
 mod services;
 mod stackstorm;
 mod steps;

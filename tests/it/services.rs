@@ -1,9 +1,12 @@
-//! A real Prometheus with a rule that fires and a real Alertmanager drive alert → rule → action → chat, and the resolve too.
+//! A real Prometheus with a rule that fires and a real Alertmanager drive alert → rule → action → chat, and the resolve too. The same
+//! Prometheus is asked by a sensor.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use serde_json::json;
 
 use crate::harness::{Server, Target, TestSite, copy_folder, eventually, repository};
 
@@ -112,4 +115,75 @@ async fn prometheus_and_alertmanager_drive_the_sample_rules() {
     assert_eq!(scheduler.received().len(), 1, "one firing, one restart: {:?}", scheduler.received());
     let firings = server.messages().await.iter().filter(|(_, text)| text.starts_with("🔥")).count();
     assert_eq!(firings, 1, "however often Alertmanager repeats it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prometheus_sensor_follows_what_prometheus_scrapes() {
+    // What Prometheus scrapes: two apps, until one is gone.
+    let (qps, blog) = (Arc::new(AtomicU64::new(10)), Arc::new(AtomicBool::new(true)));
+    let (requests, there) = (Arc::clone(&qps), Arc::clone(&blog));
+    let app = Target::with(move |_| {
+        let shop = format!(
+            "app_cpu{{app=\"shop\",pod=\"a\"}} 30\napp_cpu{{app=\"shop\",pod=\"b\"}} 50\napp_qps{{app=\"shop\"}} {}\n",
+            requests.load(Ordering::SeqCst)
+        );
+        let blog = if there.load(Ordering::SeqCst) { "app_cpu{app=\"blog\",pod=\"c\"} NaN\n" } else { "" };
+        (200, shop + blog)
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: app, static_configs: [{{targets: [\"{}\"]}}]}}]\n",
+        app.url.trim_start_matches("http://")
+    );
+    std::fs::write(folder.path().join("prometheus.yml"), settings).unwrap();
+    let port = free_port();
+    let arguments = ["--config.file=prometheus.yml", "--storage.tsdb.path=prom", &format!("--web.listen-address=127.0.0.1:{port}")];
+    let Some(_prometheus) = Service::start("prometheus", folder.path(), &arguments) else { return };
+    let sensor = format!(
+        "kind: prometheus\ntrigger: prometheus.sample\nsettings:\n  url: http://127.0.0.1:{port}\n  every: 1s\n  name: load\n  join: [app]\n  \
+         queries:\n    cpu: avg by (app) (app_cpu)\n    qps: app_qps\n    apps: scalar(count(count by (app) (app_cpu)))\n"
+    );
+    let rule = "trigger: {type: prometheus.sample, parameters: {query: load}}\n\
+                criteria: {trigger.values.qps: {type: greaterthan, pattern: 1000}}\n\
+                action: {ref: core.echo, parameters: {text: \"{{trigger.labels.app}}\"}}\n";
+    let site = TestSite::new().file("packs/prometheus/sensors/load.yaml", &sensor).file("rules/busy.yaml", rule);
+    let server = Server::start(&site).await;
+    let payloads = |trigger: &'static str| {
+        let server = &server;
+        async move {
+            let (_, answer) = server.get(&format!("/api/v1/events?limit=1000&trigger={trigger}")).await;
+            answer["events"].as_array().unwrap().iter().map(|event| event["event"]["payload"].clone()).collect::<Vec<_>>()
+        }
+    };
+    let sample = |app: &'static str, qps: Option<f64>| {
+        let samples = payloads("prometheus.sample");
+        async move {
+            let samples = samples.await;
+            samples.into_iter().find(|sample| sample["labels"] == json!({"app": app}) && sample["values"]["qps"].as_f64() == qps)
+        }
+    };
+    let shop = eventually("the joined values of the shop", || sample("shop", Some(10.0))).await;
+    assert_eq!((&shop["query"], &shop["values"]), (&json!("load"), &json!({"cpu": 40.0, "qps": 10.0, "apps": 2.0})));
+    let other = eventually("the values of the blog", || sample("blog", None)).await;
+    assert_eq!((&other["values"], &other["special"]), (&json!({"apps": 2.0}), &json!({"cpu": "NaN"})));
+    qps.store(2_000, Ordering::SeqCst);
+    eventually("the rule to run", || async {
+        let (_, answer) = server.get("/api/v1/executions").await;
+        answer["executions"].as_array().unwrap().iter().any(|execution| execution["parameters"]["text"] == "shop").then_some(())
+    })
+    .await;
+    blog.store(false, Ordering::SeqCst);
+    let absent = eventually("the absence", || async { payloads("prometheus.absent").await.pop() }).await;
+    assert_eq!((&absent["query"], &absent["labels"]), (&json!("load"), &json!({"app": "blog"})));
+    // Three more polls, and it is still told once.
+    let (_, before) = server.get("/api/v1/sensors/prometheus.load").await;
+    eventually("more polls", || async {
+        let (_, now) = server.get("/api/v1/sensors/prometheus.load").await;
+        (now["polls"].as_u64() >= before["polls"].as_u64().map(|polls| polls + 3)).then_some(())
+    })
+    .await;
+    assert_eq!(payloads("prometheus.absent").await.len(), 1);
+    let (_, sensor) = server.get("/api/v1/sensors/prometheus.load").await;
+    assert_eq!((&sensor["state"], &sensor["down_since"]), (&json!("healthy"), &json!(null)), "{sensor}");
 }

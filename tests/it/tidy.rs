@@ -21,6 +21,8 @@ const ORDER: &[&[&str]] = &[
         "runners::http_request",
         "runners::noop",
         "sensors::timer",
+        "sensors::prometheus",
+        "sensors::rhai",
         "sensors::webhooks::generic",
         "sensors::webhooks::alertmanager",
         "chat::adapters::console",

@@ -303,6 +303,13 @@ impl Windows {
         self.deadlines.first().map(|(deadline, _, _)| *deadline)
     }
 
+    /// Triggers that some rule waits for silence of.
+    #[must_use]
+    pub fn waited_triggers(&self) -> BTreeSet<Arc<str>> {
+        let waits = |memory: &&Memory| matches!(memory.kind, Kind::Absent(_));
+        self.memories.values().filter(waits).map(|memory| Arc::clone(&memory.trigger)).collect()
+    }
+
     /// Whether some key is waited for.
     #[must_use]
     pub fn is_waiting(&self) -> bool {

@@ -23,6 +23,9 @@ fn register(module: &mut Module) {
         if !call.pack.capabilities.chat {
             return Err(thrown(Failure::capability(&call.pack.reference, "send to chat", "chat: true")));
         }
+        if call.emitted.is_some() {
+            return Err(thrown(Failure::misuse("chat: a sensor says nothing; emit an event, and let a rule decide who is told")));
+        }
         let (index, text) = (call.next_message().map_err(thrown)?, call.masked(&text));
         call.wait(call.host.send_message(call.execution, index, &channel, text))
     });

@@ -1,9 +1,10 @@
-//! Runs action scripts: Rhai with a budget of operations and time, and the modules that a pack's capabilities allow.
+//! Runs the scripts of actions and sensors: Rhai with a budget of operations and time, and the modules that a pack's capabilities allow.
 //!
 //! A script reaches the engine only through [`Host`]. It runs on a plain thread and may block there; [`ScriptCall::wait`] ends
 //! every wait at the deadline or when the execution is canceled. One file a module, one line in [`MODULES`].
 
 mod chat;
+pub mod emit;
 mod http;
 mod json;
 mod kv;
@@ -69,6 +70,9 @@ pub const MAX_HELD_BYTES: i64 = 64 << 20;
 /// The longest line of an execution's log.
 pub const MAX_LOG_BYTES: usize = 2_000;
 
+/// Stack of a script's thread; [`MAX_CALL_LEVELS`] fits into it in a debug build, too.
+pub const STACK_BYTES: usize = 16 << 20;
+
 /// What scripts need from the engine.
 #[async_trait]
 pub trait Host: Send + Sync {
@@ -82,9 +86,34 @@ pub trait Host: Send + Sync {
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure>;
 }
 
+/// The function of a script that is called, and whose script it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// `fn run(params)` of an action.
+    Run,
+    /// `fn poll(state)` of a sensor.
+    Poll,
+}
+
+impl Entry {
+    fn function(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Run => ("run", "params"),
+            Self::Poll => ("poll", "state"),
+        }
+    }
+
+    fn owner(self) -> &'static str {
+        match self {
+            Self::Run => "action",
+            Self::Poll => "sensor",
+        }
+    }
+}
+
 /// The attempt that a script makes.
 pub struct ScriptAttempt {
-    /// The execution.
+    /// The execution; for a sensor an id of the poll.
     pub execution: ExecutionId,
     /// Its pack.
     pub pack: Arc<Pack>,
@@ -111,6 +140,8 @@ pub struct ScriptCall {
     requests: AtomicU32,
     messages: AtomicU32,
     calls: AtomicU32,
+    /// What a sensor's script has emitted; nothing for an action's, which may not.
+    emitted: Option<Mutex<Vec<emit::Emitted>>>,
     /// Set when the engine was told to end the script.
     ended: OnceLock<&'static str>,
 }
@@ -149,6 +180,7 @@ impl ScriptCall {
             requests: AtomicU32::new(0),
             messages: AtomicU32::new(0),
             calls: AtomicU32::new(0),
+            emitted: None,
             ended: OnceLock::new(),
         }
     }
@@ -338,18 +370,19 @@ pub struct ScriptFault {
     pub column: usize,
 }
 
-/// Compiles a script and sees that it has `fn run(params)`.
+/// Compiles a script and sees that it has the function that will be called.
 ///
 /// # Errors
 /// When it does not compile, or has no such function.
-pub fn compile(script: &Script) -> Result<AST, ScriptFault> {
+pub fn compile(script: &Script, entry: Entry) -> Result<AST, ScriptFault> {
     let ast = bounded_engine().compile(&script.text).map_err(|error| ScriptFault {
         message: error.err_type().to_string(),
         line: error.position().line().unwrap_or(0),
         column: error.position().position().unwrap_or(0),
     })?;
-    if !ast.iter_functions().any(|function| function.name == "run" && function.params.len() == 1) {
-        return Err(ScriptFault { message: "the script needs a function `fn run(params)`".into(), line: 0, column: 0 });
+    let (name, parameter) = entry.function();
+    if !ast.iter_functions().any(|function| function.name == name && function.params.len() == 1) {
+        return Err(ScriptFault { message: format!("the script needs a function `fn {name}({parameter})`"), line: 0, column: 0 });
     }
     Ok(ast)
 }
@@ -361,13 +394,13 @@ pub struct ScriptCache {
 }
 
 impl ScriptCache {
-    fn get(&self, script: &Script) -> Result<Arc<AST>, ScriptFault> {
+    fn get(&self, script: &Script, entry: Entry) -> Result<Arc<AST>, ScriptFault> {
         if let Some((text, ast)) = self.compiled.lock().expect("no panic happens while the lock is held").get(&script.file)
             && *text == script.text
         {
             return Ok(Arc::clone(ast));
         }
-        let ast = Arc::new(compile(script)?);
+        let ast = Arc::new(compile(script, entry)?);
         let mut compiled = self.compiled.lock().expect("no panic happens while the lock is held");
         compiled.insert(script.file.clone(), (script.text.clone(), Arc::clone(&ast)));
         Ok(ast)
@@ -385,7 +418,8 @@ pub struct ScriptEnd {
 /// Runs `run(params)` to its end. Blocks: call it on a plain thread only.
 pub fn run(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>, call: ScriptCall) -> ScriptEnd {
     let call = Arc::new(call);
-    let outcome = attempt(cache, script, parameters, &call);
+    let given = to_dynamic(&Value::Object(parameters.clone()));
+    let outcome = attempt(cache, script, Entry::Run, given, &call).and_then(|value| bounded(result(value, &call)));
     let log = std::mem::take(&mut *call.log.lock().expect("no panic happens while the lock is held"));
     ScriptEnd { outcome, log }
 }
@@ -430,8 +464,9 @@ fn held_by_this_thread() -> i64 {
     })
 }
 
-fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>, call: &Arc<ScriptCall>) -> Result<Value, Failure> {
-    let ast = cache.get(script).map_err(|fault| Failure {
+/// Calls the function of a script; what it returned.
+fn attempt(cache: &ScriptCache, script: &Script, entry: Entry, given: Dynamic, call: &Arc<ScriptCall>) -> Result<Dynamic, Failure> {
+    let ast = cache.get(script, entry).map_err(|fault| Failure {
         reason: Reason::ScriptBroken,
         message: format!("{}:{}:{}: {}", script.file, fault.line, fault.column, fault.message),
         retry: false,
@@ -440,7 +475,7 @@ fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
     let watch = Watch::new(call);
     // It may have been canceled while it waited for a thread; a short script would never look.
     if let Some(token) = watch.look() {
-        return Err(termination(token));
+        return Err(termination(token, entry));
     }
     engine.on_progress(move |operations| {
         if !operations.is_multiple_of(CHECK_EVERY) {
@@ -465,13 +500,16 @@ fn attempt(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>
         })
     });
     let options = rhai::CallFnOptions::new().eval_ast(false);
-    let given = to_dynamic(&Value::Object(parameters.clone()));
-    let returned = engine.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &ast, "run", (given,));
+    emit::register(&mut engine, call);
+    let returned = engine.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &ast, entry.function().0, (given,));
     // Some built-in functions swallow a termination, so it is asked for again.
     if let Some(token) = call.ended.get() {
-        return Err(termination(token));
+        return Err(termination(token, entry));
     }
-    let value = result(returned.map_err(|error| fault(&error, script))?, call);
+    returned.map_err(|error| fault(&error, script, entry))
+}
+
+fn bounded(value: Value) -> Result<Value, Failure> {
     if value.to_string().len() > MAX_RESULT_BYTES {
         let message = format!("the result is larger than {MAX_RESULT_BYTES} bytes");
         return Err(Failure { reason: Reason::OutputTooLarge, message, retry: false });
@@ -492,17 +530,17 @@ fn result(value: Dynamic, call: &ScriptCall) -> Value {
     })
 }
 
-fn termination(token: &str) -> Failure {
+fn termination(token: &str, entry: Entry) -> Failure {
     let (reason, message, retry) = match token {
         STOPPED => (Reason::Canceled, "the script was stopped".to_string(), false),
         HUNGRY => (Reason::BudgetExceeded, format!("the script held more than {} MiB of memory", MAX_HELD_BYTES >> 20), false),
-        _ => (Reason::TimedOut, "the script ran longer than the action's `timeout`".to_string(), true),
+        _ => (Reason::TimedOut, format!("the script ran longer than the {}'s `timeout`", entry.owner()), true),
     };
     Failure { reason, message, retry }
 }
 
 /// What went wrong in a script, with the innermost place and its line.
-fn fault(error: &EvalAltResult, script: &Script) -> Failure {
+fn fault(error: &EvalAltResult, script: &Script, entry: Entry) -> Failure {
     let (mut inner, mut position) = (error, error.position());
     while let EvalAltResult::ErrorInFunctionCall(_, _, next, _) = inner {
         inner = next;
@@ -511,7 +549,7 @@ fn fault(error: &EvalAltResult, script: &Script) -> Failure {
         }
     }
     let (reason, what, retry) = match inner {
-        EvalAltResult::ErrorTerminated(token, _) => return termination(&token.to_string()),
+        EvalAltResult::ErrorTerminated(token, _) => return termination(&token.to_string(), entry),
         EvalAltResult::ErrorTooManyOperations(_) => (Reason::BudgetExceeded, format!("more than {MAX_OPERATIONS} operations"), false),
         EvalAltResult::ErrorStackOverflow(_) => {
             (Reason::BudgetExceeded, format!("functions call each other deeper than {MAX_CALL_LEVELS} levels"), false)
