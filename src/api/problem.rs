@@ -76,6 +76,14 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time", "send the whole body without long pauses")
     }
 
+    /// The site's files are faulty.
+    #[must_use]
+    pub fn faulty_site(faults: &[String]) -> Self {
+        let errors = faults.iter().take(100).map(|fault| json!({"detail": fault})).collect();
+        let detail = format!("the site runs on as it was:\n\n{}", faults.join("\n\n"));
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The site's files are faulty", detail) }
+    }
+
     /// Something else has to end first.
     pub fn busy(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Not possible now", detail)

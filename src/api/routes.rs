@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use super::problem::Problem;
-use super::{ApiState, events, executions, keys, listing, rules, sensors, store, stream, webhooks};
+use super::{ApiState, events, executions, keys, listing, reload, rules, sensors, store, stream, webhooks};
 use crate::engine::ingest::bearer;
 
 /// The router of everything that is served.
@@ -29,6 +29,7 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/api/v1/rules/{rule}/disable", post(rules::disable))
         .route("/api/v1/rules/{rule}/windows", get(rules::windows))
         .route("/api/v1/rules/{rule}/why/{event}", get(events::rule_why))
+        .route("/api/v1/reload", post(reload::reload))
         .route("/api/v1/actions", get(listing::actions))
         .route("/api/v1/packs", get(listing::packs))
         .route("/api/v1/sensors", get(sensors::list))

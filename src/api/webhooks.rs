@@ -54,8 +54,7 @@ async fn handle(state: &ApiState, peer: std::net::SocketAddr, name: &str, header
         return Err(Problem::too_large(state.body_bytes));
     }
     // Places of its own for every webhook: one whose senders dawdle or flood leaves the others theirs.
-    let place = state.webhook_places.get(name).map(tokio::sync::Semaphore::try_acquire).transpose();
-    let Ok(_place) = place else {
+    let Some(_place) = state.webhook_places.take(name) else {
         return Err(Problem::overloaded("too many requests to this webhook at once; the site's `limits.webhook_concurrency` sets this"));
     };
     let body = read(body, state.body_bytes).await?;

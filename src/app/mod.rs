@@ -1,8 +1,9 @@
 //! The composition root: builds everything in one straight function, and takes it down in the reverse order.
 
+pub mod reload;
 pub mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::api::{self, ApiState};
+use crate::api::{self, ApiState, Places};
+use crate::app::reload::{Origin, Reloader};
 use crate::auth::{TokenError, Tokens};
 use crate::chat::{ChatAdapter, adapters};
 use crate::clock::Clock;
@@ -26,8 +28,8 @@ use crate::engine::recover::{self, Recovered};
 use crate::engine::supervise::Supervisor;
 use crate::engine::{Engine, EngineParts, evaluate, housekeeping, own, ruling, switching};
 use crate::journal::{Journal, inline};
+use crate::model::hash::Revision;
 use crate::model::ids::IdSource;
-use crate::model::sensor::SensorKind;
 use crate::outbound;
 use crate::pack::Site;
 use crate::runners::{self, Limits};
@@ -43,6 +45,9 @@ use crate::telemetry::Metrics;
 
 /// The store's folder in the data folder.
 pub const STORE_FOLDER: &str = "store";
+
+/// Rules stored in one commit.
+const DEFINITIONS_TOGETHER: usize = 256;
 
 /// How long actions that run may go on when the process is asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -85,6 +90,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Makes ids.
     pub ids: Arc<IdSource>,
+    /// Where the site was read from, so that it can be read again.
+    pub origin: Option<Origin>,
 }
 
 type Teardown = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -98,7 +105,9 @@ pub struct App {
     /// Takes events.
     pub journal: Arc<dyn Journal>,
     /// Starts and stops sensors.
-    pub supervisor: Supervisor,
+    pub supervisor: Arc<Supervisor>,
+    /// Reads the site again.
+    pub reload: Arc<Reloader>,
     /// What the start found left open.
     pub recovered: Recovered,
     teardown: Vec<(&'static str, Teardown)>,
@@ -145,7 +154,7 @@ pub fn examine(config: &SiteConfig, progress: &mut Progress<'_>) -> Result<Vec<D
 /// # Errors
 /// When a part cannot be started; what had been started is taken down.
 pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
-    let Parts { store, clock, ids } = parts;
+    let Parts { store, clock, ids, origin } = parts;
     let config = site.config.clone();
     let mut teardown: Vec<(&'static str, Teardown)> = Vec::new();
     let tasks = Arc::new(Tasks::new());
@@ -167,10 +176,6 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let switches = Arc::new(switching::load(&*store).await?);
     let catalog = Catalog::of(site, ruleset, switches, clock.now());
     let sensors = catalog.sensors.clone();
-    let webhooks: Vec<String> = sensors
-        .iter()
-        .filter_map(|sensor| if let SensorKind::Webhook { name, .. } = &sensor.kind { Some(name.clone()) } else { None })
-        .collect();
     let sequence = store.sequence().await?;
     // The clock may have gone back since the last run; ids must not.
     if let Some(newest) = store.events(Page { before: None, limit: 1 }).await?.first() {
@@ -219,8 +224,9 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let work = own::run(Arc::clone(&engine), Arc::clone(&journal), stop_background.clone());
     tasks.spawn_critical("events of our own", stop_background.clone(), work, |_| {});
     let (tasks_of_sensors, stop) = (Arc::clone(&tasks), stop_background.clone());
-    let supervisor = Supervisor::new(Arc::clone(&engine), Arc::clone(&journal), surroundings, tasks_of_sensors, stop);
+    let supervisor = Arc::new(Supervisor::new(Arc::clone(&engine), Arc::clone(&journal), surroundings, tasks_of_sensors, stop));
     supervisor.apply(&sensors);
+    let reload = Arc::new(Reloader::new(Arc::clone(&engine), Arc::clone(&supervisor), origin));
     push(&mut teardown, "sensors and housekeeping", end_tasks(stop_background, tasks));
 
     let (stop_server, server) = (Stop::new(), Arc::new(Tasks::new()));
@@ -229,7 +235,8 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
         journal: Arc::clone(&journal),
         tokens,
         open_webhooks: config.open_webhooks.clone(),
-        webhook_places: webhooks.into_iter().map(|name| (name, Semaphore::new(config.limits.webhook_concurrency))).collect(),
+        webhook_places: Places::new(config.limits.webhook_concurrency),
+        reload: Arc::clone(&reload) as _,
         maintenance: Arc::new(Semaphore::new(1)),
         body_bytes: config.limits.body_bytes,
         stop: stop_server.clone(),
@@ -238,7 +245,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     push(&mut teardown, "server", end_tasks(stop_server, server));
 
     engine.load.set_ready();
-    Ok(App { address, engine, journal, supervisor, recovered, teardown })
+    Ok(App { address, engine, journal, supervisor, reload, recovered, teardown })
 }
 
 impl App {
@@ -289,11 +296,22 @@ async fn store_rules(store: &dyn Store, site: &Site, clock: &dyn Clock) -> Resul
     if let Some(last) = last.as_ref().filter(|last| last.rules == rules) {
         return Ok(last.number);
     }
-    let number = last.map_or(0, |last| last.number) + 1;
-    let definitions = site.rules.iter().map(|rule| (rule.revision.clone(), serde_json::json!(rule.rule))).collect();
-    let batch = Batch { definitions, ruleset: Some(Ruleset { number, since: clock.now(), rules }), ..Batch::default() };
-    match store.commit(&batch).await {
-        Ok(_) => Ok(number),
+    let number = last.as_ref().map_or(0, |last| last.number) + 1;
+    // A rule that is in the last set is stored; many are stored a few at a time, so that other commits are not held up.
+    let known: HashSet<&Revision> = last.iter().flat_map(|last| &last.rules).map(|(_, revision)| revision).collect();
+    let new: Vec<_> = site.rules.iter().filter(|rule| !known.contains(&rule.revision)).collect();
+    for rules in new.chunks(DEFINITIONS_TOGETHER) {
+        let definitions = rules.iter().map(|rule| (rule.revision.clone(), serde_json::json!(rule.rule))).collect();
+        store_batch(store, &Batch { definitions, ..Batch::default() }).await?;
+    }
+    let batch = Batch { ruleset: Some(Ruleset { number, since: clock.now(), rules }), ..Batch::default() };
+    store_batch(store, &batch).await?;
+    Ok(number)
+}
+
+async fn store_batch(store: &dyn Store, batch: &Batch) -> Result<(), StoreError> {
+    match store.commit(batch).await {
+        Ok(_) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Conflict { what }) => Err(StoreError::Unavailable(format!("{what} was stored by another process"))),
     }

@@ -13,6 +13,7 @@ mod key;
 mod lint;
 mod progress;
 mod reference;
+mod reload;
 mod restore;
 mod rule;
 mod run;
@@ -131,6 +132,8 @@ enum Command {
     /// List and show sensors, and how they do
     #[command(subcommand)]
     Sensor(sensor::Command),
+    /// Read the site's files again, in a server that runs; faulty ones change nothing
+    Reload,
     /// Show what the bot says, live
     Chat(chat::Arguments),
     /// Write everything that is stored into one file, also while the server runs
@@ -170,6 +173,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Execution(command) => execution::run(common, command, environment),
         Command::Key(command) => key::run(common, command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
+        Command::Reload => reload::run(common, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
         Command::Backup(arguments) => backup::run(common, &arguments, environment),
         Command::Restore(arguments) => restore::run(common, &arguments, environment),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Answer, Common, Failure};
+use crate::api::reload::Reload as _;
+use crate::app::reload::Origin;
 use crate::app::{self, App, Parts};
 use crate::clock::SystemClock;
 use crate::config::Environment;
@@ -38,6 +40,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    let origin = Origin { folder: common.site.clone(), environment: environment.clone(), config: site.config.clone() };
     if let Some(listen) = arguments.listen {
         site.config.listen = listen;
     }
@@ -51,10 +54,19 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("no signals", error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("no signals", error))?;
-        let parts = Parts { store, clock: Arc::new(SystemClock), ids: Arc::new(IdSource::system()) };
+        let parts = Parts { store, clock: Arc::new(SystemClock), ids: Arc::new(IdSource::system()), origin: Some(origin) };
         let app = app::start(site, parts).await.map_err(|error| Failure::failed(error.to_string()))?;
+        let mut hang_up = signal(SignalKind::hangup()).map_err(|error| failed("no signals", error))?;
         greet(&app, counts);
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => {
+                    let _ = app.reload.reload().await; // what became of it has been logged
+                }
+            }
+        }
         tracing::info!("stopping: actions that run may end");
         tokio::select! {
             () = app.stop() => tracing::info!("stopped"),

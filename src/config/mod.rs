@@ -52,7 +52,7 @@ pub enum StoreKind {
 }
 
 /// What may be at once, and how large.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest body of a request, in bytes.
     pub body_bytes: usize,

@@ -62,6 +62,16 @@ impl Catalog {
         }
     }
 
+    /// The same with the switches as another catalog has them.
+    #[must_use]
+    pub fn with_switches_of(&self, other: &Self, now: DateTime<Utc>) -> Self {
+        if Arc::ptr_eq(&self.switches, &other.switches) {
+            return self.clone();
+        }
+        let newer = other.switches.iter().filter(|(rule, history)| self.switches.get(*rule) != Some(history));
+        newer.fold(self.clone(), |catalog, (rule, history)| catalog.switched(rule, history.clone(), now))
+    }
+
     /// The same after a rule was switched.
     #[must_use]
     pub fn switched(&self, reference: &str, history: Vec<Switch>, now: DateTime<Utc>) -> Self {

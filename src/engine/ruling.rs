@@ -35,7 +35,7 @@ pub struct Ruling {
     /// Held while a key is changed, so that all see the changes in the order of their commits.
     pub(super) changing_keys: tokio::sync::Mutex<()>,
     /// Held while a rule is switched, or the rules are replaced.
-    pub(super) changing_rules: tokio::sync::Mutex<()>,
+    pub changing_rules: tokio::sync::Mutex<()>,
     /// Held while a rule is tried on stored events.
     pub(super) rehearsing: tokio::sync::Mutex<()>,
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use signalman::app::reload::Origin;
 use signalman::app::{self, App, Parts};
 use signalman::clock::{Clock, SystemClock};
 use signalman::config::Environment;
@@ -289,7 +290,8 @@ impl World {
 
     pub async fn start_with_clock(site: &TestSite, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let (loaded, _) = app::load_site(site.path(), &Environment::default()).unwrap_or_else(|faults| panic!("{}", faults.join("\n")));
-        let parts = Parts { store, clock, ids: Arc::new(IdSource::system()) };
+        let origin = Origin { folder: site.path().to_path_buf(), environment: Environment::default(), config: loaded.config.clone() };
+        let parts = Parts { store, clock, ids: Arc::new(IdSource::system()), origin: Some(origin) };
         let app = app::start(loaded, parts).await.map_err(|error| error.to_string())?;
         Ok(Self { app })
     }

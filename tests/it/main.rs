@@ -21,6 +21,7 @@ mod index;
 mod journey;
 mod model;
 mod power;
+mod reload;
 mod retention;
 mod rules_cli;
 mod sensors;

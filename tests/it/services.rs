@@ -37,6 +37,29 @@ impl Drop for Service {
     }
 }
 
+/// A Prometheus of its own.
+struct Prometheus {
+    port: u16,
+    _process: Service,
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    /// One that scrapes a target every second; nothing where there is none.
+    fn scraping(target: &Target) -> Option<Self> {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        let settings = format!(
+            "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: app, static_configs: [{{targets: [\"{}\"]}}]}}]\n",
+            target.url.trim_start_matches("http://")
+        );
+        std::fs::write(folder.path().join("prometheus.yml"), settings).unwrap();
+        let address = format!("--web.listen-address=127.0.0.1:{port}");
+        let arguments = ["--config.file=prometheus.yml", "--storage.tsdb.path=prom", &address];
+        let process = Service::start("prometheus", folder.path(), &arguments)?;
+        Some(Self { port, _process: process, _folder: folder })
+    }
+}
+
 /// A port that nobody uses now.
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -131,15 +154,8 @@ async fn a_prometheus_sensor_follows_what_prometheus_scrapes() {
         (200, shop + blog)
     })
     .await;
-    let folder = tempfile::tempdir().unwrap();
-    let settings = format!(
-        "global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: app, static_configs: [{{targets: [\"{}\"]}}]}}]\n",
-        app.url.trim_start_matches("http://")
-    );
-    std::fs::write(folder.path().join("prometheus.yml"), settings).unwrap();
-    let port = free_port();
-    let arguments = ["--config.file=prometheus.yml", "--storage.tsdb.path=prom", &format!("--web.listen-address=127.0.0.1:{port}")];
-    let Some(_prometheus) = Service::start("prometheus", folder.path(), &arguments) else { return };
+    let Some(prometheus) = Prometheus::scraping(&app) else { return };
+    let port = prometheus.port;
     let sensor = format!(
         "kind: prometheus\ntrigger: prometheus.sample\nsettings:\n  url: http://127.0.0.1:{port}\n  every: 1s\n  name: load\n  join: [app]\n  \
          queries:\n    cpu: avg by (app) (app_cpu)\n    qps: app_qps\n    apps: scalar(count(count by (app) (app_cpu)))\n"
@@ -186,4 +202,93 @@ async fn a_prometheus_sensor_follows_what_prometheus_scrapes() {
     assert_eq!(payloads("prometheus.absent").await.len(), 1);
     let (_, sensor) = server.get("/api/v1/sensors/prometheus.load").await;
     assert_eq!((&sensor["state"], &sensor["down_since"]), (&json!("healthy"), &json!(null)), "{sensor}");
+}
+
+/// The rule as the page of formats has it, but for the action.
+const TWO_OF_THREE: &str = r#"description: Two of three signals high, three polls in a row, per app
+trigger: {type: prometheus.sample, parameters: {query: app_load}}
+criteria:
+  trigger.values.cpu:    {type: greaterthan, pattern: 80}
+  trigger.values.memory: {type: greaterthan, pattern: 80}
+  trigger.values.qps:    {type: greaterthan, pattern: 1500}
+at_least: 2
+when: <% trigger?.labels?.env == "prod" %>
+window: {count: 3, within: 5m, by: "{{trigger.labels.app}}", consecutive: true}
+throttle: {once_per: 15m, by: "{{trigger.labels.app}}"}
+action:
+  ref: t.scale
+  parameters:
+    app: "{{trigger.labels.app}}"
+    by: "<% max(1, (trigger.values.qps / 1500.0).ceiling().to_int()) %>"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_three_signals_high_three_polls_in_a_row_scale_out_once() {
+    // What Prometheus scrapes: cpu, memory and requests of an app, and of one that is as busy and not in production.
+    let signals: Arc<[AtomicU64; 3]> = Arc::new([20, 30, 100].map(AtomicU64::new));
+    let scraped = Arc::clone(&signals);
+    let app = Target::with(move |_| {
+        let value = |index: usize| scraped[index].load(Ordering::SeqCst);
+        let of = |app: &str, env: &str| {
+            let labels = format!("{{app=\"{app}\",env=\"{env}\"}}");
+            format!("app_cpu{labels} {}\napp_memory{labels} {}\napp_qps{labels} {}\n", value(0), value(1), value(2))
+        };
+        (200, [of("shop", "prod"), of("trial", "gray")].concat())
+    })
+    .await;
+    let Some(prometheus) = Prometheus::scraping(&app) else { return };
+    let sensor = format!(
+        "kind: prometheus\ntrigger: prometheus.sample\nsettings:\n  url: http://127.0.0.1:{}\n  every: 1s\n  name: app_load\n  \
+         join: [app, env]\n  queries: {{cpu: app_cpu, memory: app_memory, qps: app_qps}}\n",
+        prometheus.port
+    );
+    let site = TestSite::new()
+        .file("packs/prometheus/sensors/load.yaml", &sensor)
+        .file("packs/t/pack.yaml", "ref: t\n")
+        .file("packs/t/actions/scale.yaml", "runner_type: noop\nparameters: {app: {type: string, required: true}, by: {type: integer}}\n")
+        .file("rules/scale_out_on_load.yaml", TWO_OF_THREE);
+    let server = Server::start(&site).await;
+    let polls = |more: u64| {
+        let server = &server;
+        async move {
+            let polls = || async { server.get("/api/v1/sensors/prometheus.load").await.1["polls"].as_u64().unwrap_or(0) };
+            let until = polls().await + more;
+            eventually("more polls", || async { (polls().await >= until).then_some(()) }).await;
+        }
+    };
+    let ran = || async {
+        let (_, answer) = server.get("/api/v1/executions").await;
+        answer["executions"].as_array().unwrap().clone()
+    };
+    eventually("the first sample", || async {
+        let (_, answer) = server.get("/api/v1/events?trigger=prometheus.sample").await;
+        (!answer["events"].as_array().unwrap().is_empty()).then_some(())
+    })
+    .await;
+    // One of three is high for as long as it likes.
+    signals[0].store(91, Ordering::SeqCst);
+    polls(4).await;
+    assert_eq!(ran().await, [] as [serde_json::Value; 0]);
+    signals[1].store(85, Ordering::SeqCst);
+    signals[2].store(1_600, Ordering::SeqCst);
+    let found = eventually("the app to be scaled out", || async { Some(ran().await).filter(|ran| !ran.is_empty()) }).await;
+    polls(5).await;
+    let all = ran().await;
+    assert_eq!(all.len(), 1, "once, though it stays high: {all:?}");
+    assert_eq!(found[0]["parameters"], json!({"app": "shop", "by": 2}), "{found:?}");
+    // Why it is not scaled out again is kept with each event, and the event that did it says so.
+    let event = found[0]["event"].as_str().unwrap();
+    let (_, why) = server.get(&format!("/api/v1/rules/default.scale_out_on_load/why/{event}")).await;
+    assert_eq!((&why["matched"], &why["reason"], &why["execution"]["id"]), (&json!(true), &json!("matched"), &found[0]["id"]), "{why}");
+    let (_, answer) = server.get("/api/v1/events?limit=1000&trigger=prometheus.sample").await;
+    let reasons = |app: &str| {
+        let of_app = answer["events"].as_array().unwrap().iter().filter(|event| event["event"]["payload"]["labels"]["app"] == app);
+        of_app
+            .flat_map(|event| event["verdicts"].as_array().cloned().unwrap_or_default())
+            .map(|verdict| verdict["reason"].clone())
+            .collect::<Vec<_>>()
+    };
+    let shop = reasons("shop");
+    assert!(shop.contains(&json!("window_open")), "{shop:?}");
+    assert!(reasons("trial").iter().all(|reason| *reason == json!("guard_not_held")), "{:?}", reasons("trial"));
 }
