@@ -1,11 +1,12 @@
-//! What the site has: rules, actions, packs, messages; and how lists are paged.
+//! What the site has: actions, packs, messages; and how lists are paged.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::Uri;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::ApiState;
@@ -40,8 +41,7 @@ pub(super) struct PageQuery {
 impl PageQuery {
     /// Reads the query of an address.
     pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
-        let query = Query::<Self>::try_from_uri(uri).map_err(|error| Problem::invalid(error.body_text()))?;
-        Ok(query.0)
+        query(uri)
     }
 
     /// Collects the entries that are wanted, newest first. Answers them, and where the next page begins.
@@ -55,10 +55,7 @@ impl PageQuery {
         I: std::str::FromStr + Copy,
         F: Future<Output = Result<Vec<T>, StoreError>>,
     {
-        let limit = self.limit.unwrap_or(DEFAULT_PAGE);
-        if limit == 0 || limit > MAX_PAGE {
-            return Err(Problem::invalid(format!("`limit` must be from 1 to {MAX_PAGE}")));
-        }
+        let limit = page_limit(self.limit)?;
         let before = self.before.as_deref().map(str::parse).transpose();
         let mut before = before.map_err(|_| Problem::invalid("`before` is not an id: give all 26 characters"))?;
         let (mut found, mut scanned) = (Vec::new(), 0);
@@ -86,6 +83,19 @@ impl PageQuery {
         }
         Ok((found, before))
     }
+}
+
+/// How many entries a page has.
+pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
+    match limit.unwrap_or(DEFAULT_PAGE) {
+        limit @ 1..=MAX_PAGE => Ok(limit),
+        _ => Err(Problem::invalid(format!("`limit` must be from 1 to {MAX_PAGE}"))),
+    }
+}
+
+/// The query of an address, as a known form.
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    Ok(Query::<T>::try_from_uri(uri).map_err(|error| Problem::invalid(error.body_text()))?.0)
 }
 
 /// Finds the event that a whole or short id means.
@@ -128,26 +138,6 @@ fn one<I: std::fmt::Display>(text: &str, what: &str, found: impl Iterator<Item =
             Err(Problem::invalid(format!("several {what}s end in `{text}`: {}", ids.join(", "))))
         }
     }
-}
-
-pub(super) async fn rules(State(state): State<Arc<ApiState>>) -> Json<Value> {
-    let catalog = state.engine.catalog.get();
-    let rules = catalog.rules.iter().map(|rule| {
-        json!({
-            "ref": rule.rule.reference, "description": rule.rule.description, "enabled": rule.rule.enabled, "mode": rule.rule.mode,
-            "trigger": rule.rule.trigger, "action": rule.rule.action, "revision": rule.revision, "file": &*rule.rule.place.file,
-        })
-    });
-    Json(json!({"rules": rules.collect::<Vec<_>>()}))
-}
-
-pub(super) async fn rule(State(state): State<Arc<ApiState>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
-    let catalog = state.engine.catalog.get();
-    let rule = catalog.rules.get(&name).ok_or_else(|| Problem::not_found(catalog.no_rule(&name)))?;
-    let mut shown = json!(rule.rule);
-    shown["revision"] = json!(rule.revision);
-    shown["file"] = json!(&*rule.rule.place.file);
-    Ok(Json(shown))
 }
 
 pub(super) async fn actions(State(state): State<Arc<ApiState>>) -> Json<Value> {

@@ -4,10 +4,12 @@
 
 mod events;
 mod executions;
+mod keys;
 mod listing;
 pub mod problem;
 pub mod reload;
 mod routes;
+mod rules;
 mod sensors;
 pub mod server;
 mod store;

@@ -6,6 +6,7 @@ use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
+use crate::document::fault::Fault;
 use crate::engine::RequestError;
 use crate::engine::ingest::Refused;
 use crate::journal::AcceptError;
@@ -34,6 +35,16 @@ impl Problem {
     /// The request is wrong.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "The request is not valid", detail)
+    }
+
+    /// A file of the site would not be taken; everything that is wrong with it.
+    #[must_use]
+    pub fn faulty(title: &'static str, faults: &[Fault]) -> Self {
+        let detail: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let error =
+            |fault: &Fault| json!({"detail": fault.message, "line": fault.place.line, "column": fault.place.column, "hint": fault.hint});
+        let errors = faults.iter().map(error).collect();
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, title, detail.join("\n")) }
     }
 
     /// There is no such thing.

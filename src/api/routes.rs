@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use super::problem::Problem;
-use super::{ApiState, events, executions, listing, reload, sensors, store, stream, webhooks};
+use super::{ApiState, events, executions, keys, listing, reload, rules, sensors, store, stream, webhooks};
 use crate::engine::ingest::bearer;
 
 /// The router of everything that is served.
@@ -22,8 +22,12 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/api/v1/events", get(events::list).post(events::emit))
         .route("/api/v1/events/{id}", get(events::show))
         .route("/api/v1/events/{id}/why", get(events::why))
-        .route("/api/v1/rules", get(listing::rules))
-        .route("/api/v1/rules/{rule}", get(listing::rule))
+        .route("/api/v1/rules", get(rules::list))
+        .route("/api/v1/rules/test", post(rules::test))
+        .route("/api/v1/rules/{rule}", get(rules::show))
+        .route("/api/v1/rules/{rule}/enable", post(rules::enable))
+        .route("/api/v1/rules/{rule}/disable", post(rules::disable))
+        .route("/api/v1/rules/{rule}/windows", get(rules::windows))
         .route("/api/v1/rules/{rule}/why/{event}", get(events::rule_why))
         .route("/api/v1/reload", post(reload::reload))
         .route("/api/v1/actions", get(listing::actions))
@@ -31,6 +35,8 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/api/v1/sensors", get(sensors::list))
         .route("/api/v1/sensors/{sensor}", get(sensors::show))
         .route("/api/v1/messages", get(listing::messages))
+        .route("/api/v1/keys", get(keys::list))
+        .route("/api/v1/keys/{name}", get(keys::show).put(keys::set).delete(keys::delete))
         .route("/api/v1/executions", get(executions::list).post(executions::request))
         .route("/api/v1/executions/{id}", get(executions::show))
         .route("/api/v1/executions/{id}/cancel", post(executions::cancel))

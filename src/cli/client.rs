@@ -17,6 +17,9 @@ use crate::model::secret::Secret;
 /// How long an ordinary request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a request may take that reads much of the store; the server ends it before.
+const LONG_TIMEOUT: Duration = Duration::from_secs(900);
+
 /// The variable that holds a token.
 pub const TOKEN_VARIABLE: &str = "SIGNALMAN_TOKEN";
 
@@ -81,9 +84,25 @@ impl ApiClient {
         self.call(Method::POST, path, Some(body))
     }
 
-    fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    /// Any method, with a body or without.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that it does not answer.
+    pub fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        self.within(TIMEOUT, method, path, body)
+    }
+
+    /// The same for what takes long.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that it does not answer.
+    pub fn wait(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        self.within(LONG_TIMEOUT, method, path, body)
+    }
+
+    fn within(&self, time: Duration, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         self.runtime.block_on(async {
-            let mut request = self.client.request(method, self.url(path)).bearer_auth(self.token.reveal()).timeout(TIMEOUT);
+            let mut request = self.client.request(method, self.url(path)).bearer_auth(self.token.reveal()).timeout(time);
             if let Some(body) = body {
                 request = request.header("content-type", "application/json").body(body.to_string());
             }

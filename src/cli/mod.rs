@@ -9,6 +9,7 @@ mod client;
 mod emit;
 mod event;
 mod execution;
+mod key;
 mod lint;
 mod progress;
 mod reference;
@@ -119,12 +120,15 @@ enum Command {
     /// List, show and explain events
     #[command(subcommand)]
     Event(event::Command),
-    /// List, test and explain rules
+    /// List, switch, test and explain rules
     #[command(subcommand)]
     Rule(rule::Command),
     /// List, show and cancel executions
     #[command(subcommand)]
     Execution(execution::Command),
+    /// List and change the keys that rules see as `kv.system`
+    #[command(subcommand)]
+    Key(key::Command),
     /// List and show sensors, and how they do
     #[command(subcommand)]
     Sensor(sensor::Command),
@@ -167,6 +171,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Event(command) => event::run(common, command, environment),
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
+        Command::Key(command) => key::run(common, command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
         Command::Reload => reload::run(common, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
@@ -204,6 +209,6 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Prints a value as JSON.
-pub(crate) fn print_json(value: &serde_json::Value) {
+pub(crate) fn print_json(value: &impl serde::Serialize) {
     print_line(&serde_json::to_string_pretty(value).unwrap_or_default());
 }

@@ -164,18 +164,7 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
             None => None,
         };
         let deadline = DateTime::from_timestamp_millis(silence.deadline).unwrap_or(now);
-        let last = last.unwrap_or_else(|| Event {
-            id: EventId(ulid::Ulid::nil()),
-            trigger: rule.rule.trigger.clone(),
-            key: Some(silence.key.clone()),
-            dedup_key: None,
-            occurred_at: deadline,
-            received_at: deadline,
-            source: "window".into(),
-            cause: None,
-            depth: 0,
-            payload: RawJson::of(&serde_json::json!({})),
-        });
+        let last = last.unwrap_or_else(|| nothing_yet(rule, &silence.key, deadline));
         told.push((silence, Arc::clone(rule), last, deadline));
     }
     let keys = engine.ruling.keys();
@@ -204,6 +193,22 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
     }
     work.prepared.has_changes = true;
     Ok(())
+}
+
+/// What stands for the last event of a key that has had none.
+pub(super) fn nothing_yet(rule: &CompiledRule, key: &str, deadline: DateTime<Utc>) -> Event {
+    Event {
+        id: EventId(ulid::Ulid::nil()),
+        trigger: rule.rule.trigger.clone(),
+        key: Some(key.to_string()),
+        dedup_key: None,
+        occurred_at: deadline,
+        received_at: deadline,
+        source: "window".into(),
+        cause: None,
+        depth: 0,
+        payload: RawJson::of(&serde_json::json!({})),
+    }
 }
 
 /// Whether the commit in flight has become durable.

@@ -1,7 +1,8 @@
 //! The thin shell: takes events, has them judged, commits, performs.
 //!
 //! The way of an event: [`ingest`] → [`evaluate`] (one commit: event, verdicts, executions) → [`conduct`] (one commit: starts and
-//! outcomes) → a runner → [`conduct`] again → [`deliver`]. [`recover`] picks up what a crash left. [`why`] explains.
+//! outcomes) → a runner → [`conduct`] again → [`deliver`]. [`recover`] picks up what a crash left. [`why`] explains, [`rehearse`] tries a
+//! rule on what has come.
 
 pub mod board;
 pub mod catalog;
@@ -11,9 +12,11 @@ pub mod evaluate;
 pub mod host;
 pub mod housekeeping;
 pub mod ingest;
+pub mod keys;
 pub mod notices;
 pub mod own;
 pub mod recover;
+pub mod rehearse;
 pub mod ruling;
 pub mod stream;
 pub mod supervise;
@@ -280,6 +283,11 @@ impl Engine {
         // Only where somebody sees the order of changes; scripts do not wait for each other.
         let is_seen = pack == ruling::SYSTEM || self.catalog.get().rules.has_listeners(own::KEY_CHANGED);
         let _alone = if is_seen { Some(self.ruling.changing_keys.lock().await) } else { None };
+        self.change_key(pack, name, value, is_seen).await
+    }
+
+    /// The caller sees to the order of changes.
+    async fn change_key(&self, pack: &str, name: &str, value: Option<Value>, is_seen: bool) -> Result<(), CommitError> {
         let before = if is_seen { self.store.key(pack, name).await? } else { None };
         let pending: Vec<_> = own::key_changed(self, pack, name, before.as_ref(), value.as_ref()).into_iter().collect();
         let change = KeyChange { pack: pack.into(), name: name.into(), value: value.clone() };

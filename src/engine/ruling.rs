@@ -12,7 +12,7 @@ use super::catalog::Catalog;
 use crate::model::window::{WindowChange, WindowKey};
 use crate::rule::ceiling::Ceiling;
 use crate::rule::windows::outages::Outages;
-use crate::rule::windows::{Needed, Windows};
+use crate::rule::windows::{Needed, OpenWindow, Windows};
 use crate::store::{Batch, Store, StoreError};
 
 /// The pack that owns the keys that rules see as `kv.system`.
@@ -36,6 +36,8 @@ pub struct Ruling {
     pub(super) changing_keys: tokio::sync::Mutex<()>,
     /// Held while a rule is switched, or the rules are replaced.
     pub changing_rules: tokio::sync::Mutex<()>,
+    /// Held while a rule is tried on stored events.
+    pub(super) rehearsing: tokio::sync::Mutex<()>,
 }
 
 /// What the evaluator works with.
@@ -66,6 +68,18 @@ impl Ruling {
     #[must_use]
     pub fn keys(&self) -> Arc<BTreeMap<String, Value>> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is remembered of a rule's keys, at most so many of its window and as many of its throttle.
+    #[must_use]
+    pub fn open_windows(&self, rule: &str, limit: usize) -> Vec<OpenWindow> {
+        self.state().windows.of_rule(rule, limit)
+    }
+
+    /// How many keys of a rule are remembered, in its window and in its throttle.
+    #[must_use]
+    pub fn remembered(&self, rule: &str) -> (usize, usize) {
+        self.state().windows.count_of(rule)
     }
 
     pub(super) fn note_key(&self, name: &str, value: Option<Value>) {

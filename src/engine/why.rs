@@ -88,8 +88,8 @@ pub async fn event(engine: &Engine, id: EventId) -> Result<EventAnswer, RequestE
                 other_triggers += 1;
             }
         }
-        // What matched first.
-        rules.sort_by_key(|answer| !answer.verdict.matched);
+        // What matched first, then what came close.
+        rules.sort_by_key(|answer| (!answer.verdict.matched, !answer.verdict.reason.passed_guard()));
     }
     Ok(EventAnswer { set_aside: event.set_aside.clone(), event, rules, other_triggers })
 }
@@ -134,7 +134,12 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
     let reference = &rule.rule.reference;
     let stored = event.verdicts.iter().find(|stored| stored.rule == *reference && stored.revision == rule.revision);
     let mut keys = engine.ruling.keys().as_ref().clone();
-    keys.extend(event.keys.clone());
+    for (name, then) in &event.keys {
+        match then {
+            Value::Null => keys.remove(name), // it was not there
+            then => keys.insert(name.clone(), then.clone()),
+        };
+    }
     let switches = catalog.switches.get(reference).map_or(&[][..], Vec::as_slice);
     let known = Known {
         keys,

@@ -1,5 +1,6 @@
 //! `<% … %>`: pure Rhai expressions, compiled when they are loaded, evaluated with a budget.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 
 use rhai::packages::{
@@ -102,9 +103,16 @@ impl Expression {
     /// When it fails or uses up its budget.
     pub fn evaluate(&self, names: &Names) -> Result<Value, ExpressionError> {
         let mut scope = names.scope.clone();
+        OPERATIONS.set(0);
         let value: Dynamic = ENGINE.eval_ast_with_scope(&mut scope, &self.ast).map_err(|error| failure(&error))?;
         rhai::serde::from_dynamic(&value.flatten()).map_err(|error| failure(&error))
     }
+}
+
+thread_local! {
+    /// Operations of the evaluation on this thread. Rhai counts those within each call of a closure anew, so that closures in closures would
+    /// hardly ever use up the budget.
+    static OPERATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -124,18 +132,21 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         .set_max_array_size(10_000)
         .set_max_map_size(10_000)
         .set_strict_variables(true)
-        .disable_symbol("eval");
+        .disable_symbol("eval")
+        .on_progress(|_| {
+            OPERATIONS.set(OPERATIONS.get() + 1);
+            (OPERATIONS.get() > MAX_OPERATIONS).then_some(Dynamic::UNIT)
+        });
     engine
 });
 
 fn failure(error: &EvalAltResult) -> ExpressionError {
     let position = error.position();
-    let text = error.to_string();
+    let inner = error.unwrap_inner();
+    let is_long = matches!(inner, EvalAltResult::ErrorTerminated(..) | EvalAltResult::ErrorTooManyOperations(_));
+    let text = if is_long { format!("it takes more than {MAX_OPERATIONS} operations") } else { error.to_string() };
     let message = text.split(" (line ").next().unwrap_or(&text).to_string();
-    let exhausted = matches!(
-        error.unwrap_inner(),
-        EvalAltResult::ErrorTooManyOperations(_) | EvalAltResult::ErrorStackOverflow(_) | EvalAltResult::ErrorDataTooLarge(_, _)
-    );
+    let exhausted = is_long || matches!(inner, EvalAltResult::ErrorStackOverflow(_) | EvalAltResult::ErrorDataTooLarge(_, _));
     ExpressionError { message, line: position.line(), column: position.position(), exhausted }
 }
 
@@ -178,5 +189,16 @@ mod tests {
         assert!(evaluate(&bomb).is_err());
         assert!(evaluate("(0..100000000).map(|x| x)").is_err());
         assert!(evaluate("\"x\".pad(100000000, \"x\")").is_err());
+    }
+
+    #[test]
+    fn closures_in_closures_have_one_budget() {
+        let nested =
+            |depth: usize| (0..depth).fold("1".to_string(), |inner, n| format!("[1, 2, 3, 4, 5, 6, 7, 8].map(|x{n}| {inner}).len()"));
+        assert_eq!(evaluate(&nested(3)).unwrap(), json!(8));
+        let hungry = Expression::compile(&nested(7), &[]).unwrap();
+        let error = hungry.evaluate(&Names::new()).unwrap_err();
+        assert_eq!((error.message.as_str(), error.exhausted), ("it takes more than 100000 operations", true));
+        assert_eq!(evaluate(&nested(3)).unwrap(), json!(8), "each evaluation has its own");
     }
 }

@@ -7,64 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, TestSite, binary, eventually};
-
-/// A command line's end: exit code, output, error output.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn of(output: std::process::Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("the output is UTF-8");
-        Self { code: output.status.code().expect("the process ends by itself"), out: text(output.stdout), err: text(output.stderr) }
-    }
-
-    /// Asserts the exit code and words of the output.
-    fn out(self, code: i32, words: &[&str]) -> Self {
-        self.has(code, words, true)
-    }
-
-    /// Asserts the exit code and words of the error output.
-    fn err(self, code: i32, words: &[&str]) -> Self {
-        self.has(code, words, false)
-    }
-
-    fn has(self, code: i32, words: &[&str], out: bool) -> Self {
-        assert_eq!(self.code, code, "exit code\n{}\n{}", self.out, self.err);
-        for word in words {
-            assert!(if out { &self.out } else { &self.err }.contains(word), "`{word}` is missing in:\n{}\n{}", self.out, self.err);
-        }
-        self
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}:\n{}\n{}", self.out, self.err))
-    }
-}
-
-/// A site with its server.
-struct Shell {
-    site: TestSite,
-    server: Server,
-}
-
-impl Shell {
-    async fn start(site: TestSite) -> Self {
-        let server = Server::start(&site).await;
-        Self { site, server }
-    }
-
-    fn say(&self, arguments: &[&str]) -> Said {
-        Said::of(self.site.cli(&[arguments, &["--server", &self.server.url]].concat()))
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        self.say(&[arguments, &["--output", "json"]].concat()).json()
-    }
-}
+use crate::harness::{Said, Shell, TestSite, binary, eventually};
 
 /// The command line with exactly these variables of ours.
 fn with_environment(variables: &[(&str, &str)], arguments: &[&str]) -> Said {

@@ -366,3 +366,60 @@ impl Target {
         self.requests.lock().unwrap().clone()
     }
 }
+
+/// A command line's end: exit code, output, error output.
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    pub fn of(output: std::process::Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the output is UTF-8");
+        Self { code: output.status.code().expect("the process ends by itself"), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Asserts the exit code and words of the output.
+    pub fn out(self, code: i32, words: &[&str]) -> Self {
+        self.has(code, words, true)
+    }
+
+    /// Asserts the exit code and words of the error output.
+    pub fn err(self, code: i32, words: &[&str]) -> Self {
+        self.has(code, words, false)
+    }
+
+    fn has(self, code: i32, words: &[&str], out: bool) -> Self {
+        assert_eq!(self.code, code, "exit code\n{}\n{}", self.out, self.err);
+        for word in words {
+            assert!(if out { &self.out } else { &self.err }.contains(word), "`{word}` is missing in:\n{}\n{}", self.out, self.err);
+        }
+        self
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}:\n{}\n{}", self.out, self.err))
+    }
+}
+
+/// A site with its server.
+pub struct Shell {
+    pub site: TestSite,
+    pub server: Server,
+}
+
+impl Shell {
+    pub async fn start(site: TestSite) -> Self {
+        let server = Server::start(&site).await;
+        Self { site, server }
+    }
+
+    pub fn say(&self, arguments: &[&str]) -> Said {
+        Said::of(self.site.cli(&[arguments, &["--server", &self.server.url]].concat()))
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.say(&[arguments, &["--output", "json"]].concat()).json()
+    }
+}

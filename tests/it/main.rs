@@ -23,6 +23,7 @@ mod model;
 mod power;
 mod reload;
 mod retention;
+mod rules_cli;
 mod sensors;
 mod services;
 mod stackstorm;

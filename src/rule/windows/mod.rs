@@ -412,14 +412,14 @@ impl Windows {
         }
     }
 
-    /// The keys of a rule, at most so many, after one of them.
+    /// The keys of a rule, at most so many of its window and as many of its throttle.
     #[must_use]
     pub fn of_rule(&self, rule: &str, limit: usize) -> Vec<OpenWindow> {
         let rule: Arc<str> = rule.into();
         let mut found = Vec::new();
         for part in [WindowPart::Window, WindowPart::Throttle] {
             let Some(memory) = self.memories.get(&(Arc::clone(&rule), part)) else { continue };
-            for key in memory.keys(limit.saturating_sub(found.len())) {
+            for key in memory.keys(limit) {
                 let Some(state) = memory.state(&key) else { continue };
                 let until = self.until(memory, &state);
                 found.push(OpenWindow { part, key: key.into(), state, until });

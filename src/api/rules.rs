@@ -1,0 +1,182 @@
+//! Rules: what they are, whether they are tried, what is open of them, and what they would have done.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Path, State};
+use axum::http::Uri;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ApiState;
+use super::listing::{page_limit, query};
+use super::problem::Problem;
+use super::webhooks::read_json;
+use crate::document::fault::SourceFile;
+use crate::engine::catalog::Catalog;
+use crate::engine::rehearse::{self, Rehearsal, rehearse};
+use crate::engine::switching::switch;
+use crate::model::duration;
+use crate::model::principal::Principal;
+use crate::model::reason::Reason;
+use crate::model::rule::Mode;
+use crate::pack::DEFAULT_PACK;
+use crate::rule::book::CompiledRule;
+use crate::rule::describe::{held_back_by, open};
+use crate::rule::switch::in_force;
+
+/// Keys that are looked at to find open ones, of the window and of the throttle each.
+const MOST_KEYS: usize = 10_000;
+
+pub(super) async fn list(State(state): State<Arc<ApiState>>) -> Json<Value> {
+    let catalog = state.engine.catalog.get();
+    let rules = catalog.rules.iter().map(|rule| {
+        let mut shown = standing(&state, &catalog, rule);
+        let rule_says = json!({
+            "description": rule.rule.description, "enabled": rule.rule.enabled, "mode": rule.rule.mode, "trigger": rule.rule.trigger,
+            "action": rule.rule.action, "ceiling": rule.rule.ceiling,
+        });
+        merge(&mut shown, rule_says);
+        shown
+    });
+    Json(json!({"rules": rules.collect::<Vec<_>>()}))
+}
+
+pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let catalog = state.engine.catalog.get();
+    let rule = find(&catalog, &name)?;
+    let mut shown = json!(rule.rule);
+    merge(&mut shown, standing(&state, &catalog, rule));
+    Ok(Json(shown))
+}
+
+pub(super) async fn enable(
+    State(state): State<Arc<ApiState>>,
+    Extension(by): Extension<Principal>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    thrown(&state, &name, true, &by).await
+}
+
+pub(super) async fn disable(
+    State(state): State<Arc<ApiState>>,
+    Extension(by): Extension<Principal>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    thrown(&state, &name, false, &by).await
+}
+
+async fn thrown(state: &ApiState, name: &str, on: bool, by: &Principal) -> Result<Json<Value>, Problem> {
+    let changed = switch(&state.engine, name, on, by).await?;
+    let catalog = state.engine.catalog.get();
+    let mut shown = standing(state, &catalog, find(&catalog, name)?);
+    shown["changed"] = changed.into();
+    Ok(Json(shown))
+}
+
+fn find<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c Arc<CompiledRule>, Problem> {
+    catalog.rules.get(name).ok_or_else(|| Problem::not_found(catalog.no_rule(name)))
+}
+
+/// How a rule stands: whether it is tried, who says so, what holds it back.
+fn standing(state: &ApiState, catalog: &Catalog, rule: &CompiledRule) -> Value {
+    let reference = rule.rule.reference.as_str();
+    let off = catalog.off.get(reference);
+    let word = match (off, rule.rule.mode) {
+        (Some((Reason::Quarantined, _)), _) => "quarantined",
+        (Some(_), _) => "disabled",
+        (None, Mode::Shadow) => "shadow",
+        (None, Mode::Active) => "active",
+    };
+    let switches = catalog.switches.get(reference).map_or(&[][..], Vec::as_slice);
+    let counts = in_force(rule.rule.enabled, &rule.revision, switches, state.engine.clock.now());
+    let (window, throttle) = state.engine.ruling.remembered(reference);
+    json!({
+        "ref": reference, "state": word, "detail": off.map(|(_, detail)| detail), "switch": counts, "held_back_by": held_back_by(&rule.rule),
+        "backstop": rule.rule.backstop, "keys": {"window": window, "throttle": throttle}, "revision": rule.revision,
+        "file": &*rule.rule.place.file,
+    })
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowQuery {
+    limit: Option<usize>,
+}
+
+pub(super) async fn windows(State(state): State<Arc<ApiState>>, Path(name): Path<String>, uri: Uri) -> Result<Json<Value>, Problem> {
+    let limit = page_limit(query::<WindowQuery>(&uri)?.limit)?;
+    let catalog = state.engine.catalog.get();
+    let rule = find(&catalog, &name)?;
+    let now = state.engine.clock.now().timestamp_millis();
+    let known = state.engine.ruling.open_windows(&name, MOST_KEYS);
+    let mut under_way: Vec<_> = known.iter().filter_map(|window| open(&rule.rule, window, now)).collect();
+    let more = under_way.len().saturating_sub(limit);
+    under_way.truncate(limit);
+    let mut shown = standing(&state, &catalog, rule);
+    merge(
+        &mut shown,
+        json!({"windows": under_way, "more": more, "has_windows": rule.rule.window.is_some() || rule.rule.throttle.is_some()}),
+    );
+    Ok(Json(shown))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tried {
+    /// The text of the rule's file.
+    rule: String,
+    /// Its name, for faults; and for a rule that is not named in it.
+    #[serde(default)]
+    file: Option<String>,
+    #[serde(default)]
+    pack: Option<String>,
+    since: String,
+    #[serde(default)]
+    until: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+pub(super) async fn test(State(state): State<Arc<ApiState>>, body: Body) -> Result<Json<Rehearsal>, Problem> {
+    const REFUSED: &str = "The rule cannot be loaded";
+    let tried: Tried = read_json(body, state.body_bytes).await?;
+    let now = state.engine.clock.now();
+    let since = moment("since", &tried.since, now)?;
+    let until = tried.until.as_ref().map_or(Ok(now), |until| moment("until", until, now))?;
+    if since >= until {
+        return Err(Problem::invalid(format!("`since` ({since}) must lie before `until` ({until})")));
+    }
+    let limit = page_limit(tried.limit)?;
+    let source = SourceFile::new(tried.file.unwrap_or_else(|| "rule.yaml".into()), tried.rule);
+    let pack = tried.pack.as_deref().unwrap_or(DEFAULT_PACK);
+    let catalog = state.engine.catalog.get();
+    if !catalog.packs.contains_key(pack) {
+        return Err(Problem::invalid(format!("there is no pack `{pack}`")));
+    }
+    let rule = rehearse::compile(&source, pack).map_err(|faults| Problem::faulty(REFUSED, &faults))?;
+    let misfits = rehearse::misfits(&catalog, &rule, &source);
+    if !misfits.is_empty() {
+        return Err(Problem::faulty(REFUSED, &misfits));
+    }
+    Ok(Json(rehearse(&state.engine, rehearse::Asked { rule, since, until, limit }).await?))
+}
+
+/// A time, or how long ago.
+fn moment(field: &str, text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Problem> {
+    let ago = || now.checked_sub_signed(chrono::Duration::from_std(duration::parse(text).ok()?).ok()?);
+    let time = ago().or_else(|| Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc()));
+    time.ok_or_else(|| {
+        Problem::invalid(format!(
+            "`{field}`: `{text}` is neither a duration such as 30m, 24h or 7d nor a time such as 2026-11-20T07:00:00Z"
+        ))
+    })
+}
