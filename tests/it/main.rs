@@ -21,6 +21,7 @@ mod index;
 mod journey;
 mod model;
 mod power;
+mod reasons;
 mod retention;
 mod sensors;
 mod services;
