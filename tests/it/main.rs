@@ -7,6 +7,7 @@
 mod harness;
 mod stock;
 
+mod agreement;
 mod bad_input;
 mod cli;
 mod contracts;
