@@ -129,6 +129,16 @@ async fn compiled(engine: &Engine, revision: &Revision) -> Result<Arc<CompiledRu
     }
 }
 
+/// Whether a rule held that is no backstop, so that this one, which is, was not tried.
+async fn another_held(engine: &Engine, event: &StoredEvent, rule: &CompiledRule) -> Result<bool, RequestError> {
+    for held in event.verdicts.iter().filter(|verdict| rule.rule.backstop && verdict.reason.passed_guard()) {
+        if !compiled(engine, &held.revision).await?.rule.backstop {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, new_since: bool) -> Result<RuleAnswer, RequestError> {
     let catalog = engine.catalog.get();
     let reference = &rule.rule.reference;
@@ -145,7 +155,7 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
         keys,
         stored,
         is_past: !new_since,
-        another_matched: event.verdicts.iter().any(|other| other.rule != *reference && other.reason.passed_guard()),
+        another_matched: stored.is_none() && another_held(engine, event, rule).await?,
         off: if stored.is_some() { None } else { switch::off(&rule.rule, &rule.revision, switches, event.event.received_at) },
     };
     let (verdict, parameters) = explain(rule, &event.event, &known).map_err(RequestError::Conflict)?;

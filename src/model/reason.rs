@@ -99,6 +99,13 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Whether a site alone can show it: the others take a part of Signalman that is broken, or very many keys.
+    fn has_example(self) -> bool {
+        !matches!(self, Self::TooManyKeys | Self::ScriptBroken | Self::RunnerPanicked | Self::ChatUnavailable)
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.code())
@@ -110,11 +117,16 @@ impl std::fmt::Display for Reason {
 pub fn reference() -> String {
     use std::fmt::Write as _;
     let mut page = String::from(
-        "# Reasons\n\nGenerated from the code by `signalman reference reasons`. Every match, near-miss, drop, retry and failure has one of these.\n\n\
-         | reason | meaning | what to do |\n|---|---|---|\n",
+        "# Reasons\n\nGenerated from the code by `signalman reference reasons`. Every match, near-miss, drop, retry and failure has one of these.\n\
+         An example is a small site and what happens there until exactly that reason is told; \
+         [how to read them](../../tests/fixtures/reasons/README.md).\n\n\
+         | reason | meaning | what to do | example |\n|---|---|---|---|\n",
     );
     for reason in Reason::ALL {
-        let _ = writeln!(page, "| `{}` | {} | {} |", reason.code(), reason.meaning(), reason.remedy());
+        let code = reason.code();
+        let example =
+            if reason.has_example() { format!("[{code}.yaml](../../tests/fixtures/reasons/{code}.yaml)") } else { "in the tests".into() };
+        let _ = writeln!(page, "| `{code}` | {} | {} | {example} |", reason.meaning(), reason.remedy());
     }
     page
 }

@@ -118,9 +118,11 @@ impl Surroundings for Facts<'_> {
 }
 
 impl<'e> Facts<'e> {
-    /// What rules that name keys see of them.
+    /// What rules that name keys see of them. A key that holds null counts as missing: a missing one is stored as null with the event,
+    /// and must be missing again when somebody asks why.
     fn new<'k>(event: &'e Event, names: impl IntoIterator<Item = &'k String>, keys: &BTreeMap<String, Value>) -> Self {
-        let keys = names.into_iter().filter_map(|name| Some((name.clone(), keys.get(name)?.clone()))).collect();
+        let held = |name: &String| keys.get(name).filter(|value| !value.is_null()).cloned();
+        let keys = names.into_iter().filter_map(|name| Some((name.clone(), held(name)?))).collect();
         Self { event, keys, deadline: None, scope: OnceLock::new() }
     }
 
@@ -185,7 +187,7 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
             let values = || seen(placed, &fields, facts).map(|seen| seen.to_value()).collect();
             if decision.reason == Reason::Matched {
                 judgement.matches.push(Match { rule: Arc::clone(rule), values: values() });
-            } else if judgement.near_misses.len() < MAX_NEAR_MISSES {
+            } else if make_room(&mut judgement.near_misses, &mut judgement.more_near_misses, decision.reason) {
                 judgement.near_misses.push(StoredVerdict {
                     rule: rule.rule.reference.clone(),
                     revision: rule.revision.clone(),
@@ -194,12 +196,23 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
                     execution: None,
                     detail: decision.detail,
                 });
-            } else {
-                judgement.more_near_misses += 1;
             }
         }
     }
     Ok(judgement)
+}
+
+/// Whether a near-miss is kept. The first that held is in any case, since it is why backstops are not tried.
+fn make_room(kept: &mut Vec<StoredVerdict>, more: &mut u32, reason: Reason) -> bool {
+    if kept.len() < MAX_NEAR_MISSES {
+        return true;
+    }
+    *more += 1;
+    let is_first = reason.passed_guard() && !kept.iter().any(|kept| kept.reason.passed_guard());
+    if is_first {
+        kept.pop();
+    }
+    is_first
 }
 
 /// The longest value of a key that is kept with an event, in bytes of JSON.

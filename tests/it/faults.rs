@@ -39,6 +39,11 @@ impl Failing {
     pub fn new(inner: Arc<dyn Store>, budget: usize, fails: Fails) -> Self {
         Self { inner, budget: AtomicUsize::new(budget), fails }
     }
+
+    /// From now on nothing can be written.
+    pub fn fail(&self) {
+        self.budget.store(0, Ordering::SeqCst);
+    }
 }
 
 #[async_trait]

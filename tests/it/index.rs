@@ -39,11 +39,11 @@ const FIELDS: &[&str] = &[
 ];
 
 impl Random {
-    fn of<'v, T>(&mut self, values: &'v [T]) -> &'v T {
+    pub fn of<'v, T>(&mut self, values: &'v [T]) -> &'v T {
         &values[self.below(values.len() as u64) as usize]
     }
 
-    fn one_in(&mut self, bound: u64) -> bool {
+    pub fn one_in(&mut self, bound: u64) -> bool {
         self.below(bound) == 0
     }
 }
@@ -65,7 +65,7 @@ fn text(random: &mut Random) -> String {
     (0..=random.below(3)).map(|_| *random.of(&parts)).collect()
 }
 
-fn scalar(random: &mut Random) -> Value {
+pub fn scalar(random: &mut Random) -> Value {
     match random.below(8) {
         0 => Value::Null,
         1 => json!(random.one_in(2)),
@@ -116,7 +116,7 @@ fn criterion(random: &mut Random) -> Criterion {
 }
 
 /// A rule that can be compiled. What no version carries out yet is left out.
-fn rule(random: &mut Random, number: usize) -> Rule {
+pub fn rule(random: &mut Random, number: usize) -> Rule {
     loop {
         let mut criteria: Vec<Criterion> = (0..random.below(5)).map(|_| criterion(random)).collect();
         if random.one_in(4) {
@@ -156,7 +156,7 @@ fn rule(random: &mut Random, number: usize) -> Rule {
 }
 
 /// Text, because a payload may have a key twice.
-fn payload(random: &mut Random, edge: &Value) -> String {
+pub fn payload(random: &mut Random, edge: &Value) -> String {
     let mut fields: Vec<(&str, String)> = Vec::new();
     for name in ["a", "b", "n", "m", "text", "odd.name", "unread", "inner", "list"] {
         if random.one_in(4) {

@@ -7,6 +7,7 @@
 mod harness;
 mod stock;
 
+mod agreement;
 mod bad_input;
 mod cli;
 mod contracts;
@@ -21,6 +22,7 @@ mod index;
 mod journey;
 mod model;
 mod power;
+mod reasons;
 mod reload;
 mod retention;
 mod rules_cli;

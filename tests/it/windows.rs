@@ -19,7 +19,8 @@ use signalman::store::{Page, Store};
 use crate::faults::{Failing, Fails};
 use crate::harness::{Random, Server, TestSite, World, eventually, memory, seed, times};
 
-fn site(rules: &[(&str, &str)]) -> TestSite {
+/// A site with trigger `t.e`, an action `t.noop` that does nothing, and the triggers of our own events.
+pub fn site(rules: &[(&str, &str)]) -> TestSite {
     let site = TestSite::empty()
         .file("packs/t/pack.yaml", "ref: t\n")
         .file("packs/t/triggers/e.yaml", "name: e\n")
