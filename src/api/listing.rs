@@ -145,7 +145,7 @@ pub(super) async fn actions(State(state): State<Arc<ApiState>>) -> Json<Value> {
     let actions = catalog.actions.values().map(|action| {
         json!({
             "ref": action.reference, "description": action.description, "enabled": action.enabled, "runner_type": action.runner,
-            "parameters": action.parameters, "idempotent": action.idempotent, "revision": action.revision, "file": action.place.file,
+            "parameters": action.parameters, "idempotent": action.idempotent, "revision": action.revision, "file": &*action.place.file,
         })
     });
     Json(json!({"actions": actions.collect::<Vec<_>>()}))

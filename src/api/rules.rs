@@ -96,7 +96,7 @@ fn standing(state: &ApiState, catalog: &Catalog, rule: &CompiledRule) -> Value {
     json!({
         "ref": reference, "state": word, "detail": off.map(|(_, detail)| detail), "switch": counts, "held_back_by": held_back_by(&rule.rule),
         "backstop": rule.rule.backstop, "keys": {"window": window, "throttle": throttle}, "revision": rule.revision,
-        "file": rule.rule.place.file,
+        "file": &*rule.rule.place.file,
     })
 }
 

@@ -30,7 +30,7 @@ fn shown(state: &ApiState, sensor: &SensorDefinition) -> Value {
     };
     let mut shown = json!({
         "ref": sensor.reference, "description": sensor.description, "enabled": sensor.enabled, "kind": kind, "path": path,
-        "trigger": sensor.trigger, "file": sensor.place.file,
+        "trigger": sensor.trigger, "file": &*sensor.place.file,
     });
     if let (Some(shown), Some(Value::Object(status))) =
         (shown.as_object_mut(), state.engine.sensors.get(&sensor.reference).map(|status| json!(status)))

@@ -23,7 +23,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     if common.output == Output::Json {
         let listed = faults.0.iter().map(|fault| {
             json!({
-                "file": fault.place.file, "line": fault.place.line, "column": fault.place.column,
+                "file": &*fault.place.file, "line": fault.place.line, "column": fault.place.column,
                 "message": fault.message, "hint": fault.hint, "warning": fault.warning,
             })
         });

@@ -9,7 +9,7 @@ use crate::model::place::Place;
 #[derive(Clone, Debug)]
 pub struct SourceFile {
     /// The file, relative to the site folder.
-    pub path: String,
+    pub path: Arc<str>,
     /// Its text.
     pub text: Arc<str>,
 }
@@ -17,14 +17,14 @@ pub struct SourceFile {
 impl SourceFile {
     /// A file's path and text.
     #[must_use]
-    pub fn new(path: impl Into<String>, text: impl Into<Arc<str>>) -> Self {
+    pub fn new(path: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Self {
         Self { path: path.into(), text: text.into() }
     }
 
     /// The place of a line and column in this file.
     #[must_use]
     pub fn place(&self, line: usize, column: usize) -> Place {
-        Place { file: self.path.clone(), line, column }
+        Place { file: Arc::clone(&self.path), line, column }
     }
 
     /// A fault at a place in this file, with the line itself.

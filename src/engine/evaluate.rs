@@ -25,6 +25,7 @@ use crate::model::reason::Reason;
 use crate::model::rule::{Mode, Rule};
 use crate::model::verdict::StoredVerdict;
 use crate::rule::book::CompiledRule;
+use crate::rule::ceiling::Start;
 use crate::rule::judge::{self, Match, Rendered, World, judge};
 use crate::store::{Batch, CommitError, Sighting, StoreError};
 use crate::tasks::{self, Stop};
@@ -127,6 +128,7 @@ impl Timing {
                 self.alive = now + ALIVE;
                 prepared.batch.settings.push(state.alive(now));
             }
+            engine.metrics.window_keys.set(i64::try_from(state.windows.len()).unwrap_or(i64::MAX));
             prepared.has_changes |= state.windows.has_changes();
         }
         if let Err(error) = silences(engine, prepared).await {
@@ -149,7 +151,13 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
             continue;
         };
         let last = match silence.last {
-            Some(id) => engine.store.event(id).await?.map(|stored| stored.event),
+            Some(id) => match engine.store.event(id).await {
+                Ok(stored) => stored.map(|stored| stored.event),
+                Err(error) => {
+                    engine.ruling.set_stale(); // what was taken from the windows is read again
+                    return Err(error);
+                }
+            },
             None => None,
         };
         let deadline = DateTime::from_timestamp_millis(silence.deadline).unwrap_or(now);
@@ -572,10 +580,11 @@ impl Work<'_> {
             batch.pending.extend(own::finished(self.engine, self.catalog, &execution));
         } else {
             let ceiling = self.state.ceilings.entry(rule.reference.clone()).or_default();
-            let start = ceiling.next(rule.ceiling, at.timestamp_millis());
-            if let Some(until) = DateTime::from_timestamp_millis(start).filter(|until| *until > at) {
+            if let Start::At { time, tell } = ceiling.next(rule.ceiling, at.timestamp_millis())
+                && let Some(until) = DateTime::from_timestamp_millis(time)
+            {
                 execution.change(Change::Hold { until }).expect("a requested execution can be held");
-                if !std::mem::replace(&mut ceiling.told, true) {
+                if tell {
                     let text = words::held_by_ceiling(&rule.reference, rule.ceiling);
                     tracing::warn!(rule = rule.reference, "{text}");
                     batch.messages.extend(notices::to_owner(self.catalog, rule, self.engine.ids.message(at), text, at));

@@ -126,14 +126,18 @@ pub async fn load(engine: &Engine) -> Result<(), StoreError> {
         outages.end(None, now);
     }
     engine.ruling.state().windows.outages = outages;
-    prepare(engine, &engine.catalog.get()).await
+    match prepare(engine, &engine.catalog.get()).await {
+        Err(StoreError::Unavailable(why)) => tracing::warn!("what rules remember is read later: {why}"),
+        other => other?,
+    }
+    Ok(())
 }
 
 /// Makes sure that what is remembered is what is stored, and fits the rules in force.
 pub(super) async fn prepare(engine: &Engine, catalog: &Catalog) -> Result<(), StoreError> {
     let (unsure, fits) = {
-        let state = engine.ruling.state();
-        (state.stale, state.fits == Some(catalog.ruleset))
+        let known = engine.ruling.state();
+        (known.stale, known.fits == Some(catalog.ruleset))
     };
     if !unsure && fits {
         return Ok(());

@@ -1,7 +1,5 @@
 //! Content hashes: the revision of a rule or action is the SHA-256 of its canonical JSON.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 
 /// The revision of a definition: SHA-256 of its canonical JSON, in lower-case hexadecimal.
@@ -44,9 +42,6 @@ pub fn fingerprint(bytes: &[u8]) -> u64 {
 /// Bytes as lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-    }
-    text
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }

@@ -1,12 +1,13 @@
 //! Where something stands in a file.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A place in a file: line and column both count from one, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Place {
-    /// The file, relative to the site folder.
-    pub file: String,
+    /// The file, relative to the site folder; shared by all that stands in it.
+    pub file: Arc<str>,
     /// Line, from one; zero where the file as a whole is meant.
     pub line: usize,
     /// Column, from one.
@@ -15,7 +16,7 @@ pub struct Place {
 
 impl Place {
     /// The file as a whole.
-    pub fn file(file: impl Into<String>) -> Self {
+    pub fn file(file: impl Into<Arc<str>>) -> Self {
         Self { file: file.into(), line: 0, column: 0 }
     }
 }

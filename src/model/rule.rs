@@ -33,16 +33,16 @@ pub struct Rule {
     pub at_least: Option<usize>,
     /// The guard: an expression that must be true.
     #[serde(default)]
-    pub when: Option<Source<String>>,
+    pub when: Option<Box<Source<String>>>,
     /// Whether it is tried only where no other rule of its trigger matched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub backstop: bool,
     /// How often, or for how long not at all, it must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window: Option<Window>,
+    pub window: Option<Box<Window>>,
     /// How far apart its executions are at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub throttle: Option<Throttle>,
+    pub throttle: Option<Box<Throttle>>,
     /// How far behind the newest event of its key an event may lie and still count in its window.
     #[serde(default = "default_late", skip_serializing_if = "is_default_late", with = "duration::text")]
     pub late: Duration,

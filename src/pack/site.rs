@@ -196,7 +196,7 @@ fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
 
 /// A fault at a place in a file that was read before.
 pub(super) fn fault_at(root: &Path, place: &Place, message: String) -> Fault {
-    let text = std::fs::read_to_string(root.join(&place.file)).unwrap_or_default();
+    let text = std::fs::read_to_string(root.join(&*place.file)).unwrap_or_default();
     SourceFile::new(place.file.clone(), text).fault(place.line, place.column, message)
 }
 

@@ -1,8 +1,9 @@
 //! The rules that are in force together, compiled and ordered by trigger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use foldhash::fast::FixedState;
 use serde_json::Value;
 
 use super::fields::{FieldReader, Fields};
@@ -12,7 +13,7 @@ use super::operators::Test;
 use super::windows::{Definition, Needed};
 use crate::model::hash::{Revision, fingerprint};
 use crate::model::path::{FieldPath, Root};
-use crate::model::rule::{Rule, Source, WindowKind};
+use crate::model::rule::{Mode, Rule, Source, WindowKind};
 use crate::script::expr::Expression;
 use crate::template::keys::system_keys;
 use crate::template::value::{ValueTemplate, sole_expression};
@@ -24,18 +25,41 @@ pub const NAMES: &[&str] = &["trigger", "event", "now", "kv", "st2kv"];
 #[derive(Debug)]
 pub struct CompiledRule {
     /// The rule.
-    pub rule: Rule,
+    pub rule: Box<Rule>,
     /// Its revision.
     pub revision: Revision,
-    pub(super) equalities: Vec<(FieldPath, Value)>,
-    pub(super) tests: Vec<(FieldPath, Test)>,
-    pub(super) guard: Option<Expression>,
-    pub(super) parameters: Vec<(String, ValueTemplate)>,
-    pub(super) window: Option<Keyed>,
-    pub(super) throttle: Option<Keyed>,
+    pub(super) outline: Outline,
+    pub(super) tests: Box<[Test]>,
+    pub(super) guard: Option<Box<Expression>>,
+    /// The parameters of its action, compiled when they are first needed: most rules match seldom.
+    parameters: OnceLock<Box<[ValueTemplate]>>,
+    pub(super) window: Option<Box<Keyed>>,
+    pub(super) throttle: Option<Box<Keyed>>,
     /// Keys of the datastore that its patterns, guard and parameters name.
     pub(super) keys: BTreeSet<String>,
     pub(super) name: Arc<str>,
+}
+
+/// What every event asks of a rule, so that the rest of it need not be fetched from memory for those that fail early.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outline {
+    /// How many trigger parameters it has.
+    pub equalities: usize,
+    /// How many of the criteria must hold; all if absent.
+    pub at_least: Option<usize>,
+    pub is_backstop: bool,
+    pub is_shadow: bool,
+}
+
+impl Outline {
+    fn of(rule: &Rule) -> Self {
+        Self {
+            equalities: rule.trigger_parameters.len(),
+            at_least: rule.at_least,
+            is_backstop: rule.backstop,
+            is_shadow: rule.mode == Mode::Shadow,
+        }
+    }
 }
 
 /// A window or throttle, and what tells its keys apart.
@@ -82,17 +106,18 @@ impl CompiledRule {
     pub fn compile(rule: Rule) -> Result<Self, Vec<RuleFault>> {
         let mut faults = Vec::new();
         let mut note = |part, message| faults.push(RuleFault { part, message });
-        let mut equalities = Vec::new();
-        for (index, (field, value)) in rule.trigger_parameters.iter().enumerate() {
-            match FieldPath::parse_field(field) {
-                Ok(path) => equalities.push((path, value.clone())),
-                Err(message) => note(Part::TriggerParameter(index), message),
+        for (index, (field, _)) in rule.trigger_parameters.iter().enumerate() {
+            if let Err(message) = FieldPath::parse_field(field) {
+                note(Part::TriggerParameter(index), message);
             }
         }
-        let mut tests = Vec::new();
+        let (mut tests, mut keys) = (Vec::new(), BTreeSet::new());
         for (index, criterion) in rule.criteria.iter().enumerate() {
             match (FieldPath::parse(&criterion.key), Test::compile(criterion)) {
-                (Ok(path), Ok(test)) => tests.push((path, test)),
+                (Ok(path), Ok(test)) => {
+                    keys.extend(path.system_key().map(str::to_string));
+                    tests.push(test);
+                }
                 (path, test) => {
                     if let Err(message) = path {
                         note(Part::CriterionKey(index), message);
@@ -111,11 +136,9 @@ impl CompiledRule {
                 None
             }
         });
-        let mut parameters = Vec::new();
-        for (index, (name, source)) in rule.parameters.iter().enumerate() {
-            match ValueTemplate::compile(&source.value, NAMES) {
-                Ok(template) => parameters.push((name.clone(), template)),
-                Err(message) => note(Part::Parameter(index), message),
+        for (index, (_, source)) in rule.parameters.iter().enumerate() {
+            if let Err(message) = ValueTemplate::compile(&source.value, NAMES) {
+                note(Part::Parameter(index), message);
             }
         }
         let window = rule.window.as_ref().and_then(|window| {
@@ -126,9 +149,8 @@ impl CompiledRule {
             let definition = Definition::Throttle(throttle.once_per);
             Keyed::compile(definition, throttle.by.as_ref()).map_err(|message| note(Part::ThrottleBy, message)).ok()
         });
-        let mut keys = BTreeSet::new();
-        let mut named = |part, value: &Value| match system_keys(value) {
-            Ok(found) => keys.extend(found),
+        let mut named = |part, value: &Value| match mentions_keys(value).then(|| system_keys(value)).transpose() {
+            Ok(found) => keys.extend(found.unwrap_or_default()),
             Err(message) => note(part, message),
         };
         for (index, criterion) in rule.criteria.iter().enumerate() {
@@ -140,13 +162,36 @@ impl CompiledRule {
         for (index, (_, source)) in rule.parameters.iter().enumerate() {
             named(Part::Parameter(index), &source.value);
         }
-        keys.extend(tests.iter().filter_map(|(path, _)| path.system_key().map(str::to_string)));
         if !faults.is_empty() {
             return Err(faults);
         }
         let revision = rule.revision();
         let name = rule.reference.as_str().into();
-        Ok(Self { rule, revision, equalities, tests, guard, parameters, window, throttle, keys, name })
+        Ok(Self {
+            outline: Outline::of(&rule),
+            rule: Box::new(rule),
+            revision,
+            tests: tests.into(),
+            guard: guard.map(Box::new),
+            parameters: OnceLock::new(),
+            window: window.map(Box::new),
+            throttle: throttle.map(Box::new),
+            keys,
+            name,
+        })
+    }
+
+    /// The parameters of its action, compiled.
+    pub(super) fn parameters(&self) -> &[ValueTemplate] {
+        let compiled = |(_, source): &(String, Source<Value>)| {
+            ValueTemplate::compile(&source.value, NAMES).expect("it compiled when the rule was read")
+        };
+        self.parameters.get_or_init(|| self.rule.parameters.iter().map(compiled).collect())
+    }
+
+    /// The path of a criterion, by index.
+    pub(super) fn path(&self, criterion: usize) -> FieldPath {
+        FieldPath::parse(&self.rule.criteria[criterion].key).expect("it was a path when the rule was read")
     }
 
     /// Keys of the datastore that it names.
@@ -175,13 +220,15 @@ impl CompiledRule {
     pub(super) fn counts_misses(&self) -> bool {
         let consecutive =
             |keyed: &Keyed| matches!(keyed.definition, Definition::Window { kind: WindowKind::Count { consecutive: true, .. }, .. });
-        self.window.as_ref().is_some_and(consecutive)
+        self.window.as_deref().is_some_and(consecutive)
     }
 
     /// Every path that the rule reads without its guard and templates: trigger parameters, criteria, keys of window and throttle.
-    fn paths(&self) -> impl Iterator<Item = &FieldPath> {
-        let keyed = self.window.iter().chain(&self.throttle).flat_map(|keyed| keyed.by.paths());
-        self.equalities.iter().map(|(path, _)| path).chain(self.tests.iter().map(|(path, _)| path)).chain(keyed)
+    fn paths(&self) -> impl Iterator<Item = FieldPath> {
+        let of_parameter = |(field, _): &(String, Value)| FieldPath::parse_field(field).expect("it was a path when the rule was read");
+        let keyed = self.window.iter().chain(&self.throttle).flat_map(|keyed| keyed.by.paths().cloned());
+        let criteria = (0..self.tests.len()).map(|criterion| self.path(criterion));
+        self.rule.trigger_parameters.iter().map(of_parameter).chain(criteria).chain(keyed)
     }
 }
 
@@ -197,7 +244,7 @@ impl Keyed {
 #[derive(Debug)]
 pub(super) struct Placed {
     pub rule: Arc<CompiledRule>,
-    pub slots: Vec<usize>,
+    pub slots: Box<[u32]>,
 }
 
 /// The rules of one trigger and the fields that they read.
@@ -215,7 +262,9 @@ impl Shelf {
     pub(super) fn of(rules: impl IntoIterator<Item = Arc<CompiledRule>>) -> Self {
         let mut shelf = Self::default();
         for rule in rules {
-            let of = |path: &FieldPath| if path.root == Root::System { OF_DATASTORE } else { shelf.reader.slot(path) };
+            let of = |path: FieldPath| {
+                if path.root == Root::System { OF_DATASTORE } else { narrowed(shelf.reader.slot(&path)) }
+            };
             let slots = rule.paths().map(of).collect();
             shelf.has_backstops |= rule.rule.backstop;
             shelf.keys.extend(rule.keys.iter().cloned());
@@ -242,19 +291,23 @@ impl Shelf {
 impl Placed {
     fn entry(&self) -> Entry<'_> {
         let rule = &self.rule;
-        let (of_equalities, others) = self.slots.split_at(rule.equalities.len());
+        let (of_equalities, others) = self.slots.split_at(rule.outline.equalities);
         let of_tests = others.iter().copied().zip(&rule.rule.criteria);
         // What an event cannot show may hold.
         let criteria: Vec<_> = of_tests.filter(|(slot, criterion)| *slot != OF_DATASTORE && !has_template(&criterion.pattern)).collect();
         let unknown = rule.tests.len() - criteria.len();
         let needed = if rule.counts_misses() { 0 } else { rule.rule.at_least.unwrap_or(rule.tests.len()).saturating_sub(unknown) };
-        let equalities = of_equalities.iter().copied().zip(rule.equalities.iter().map(|(_, value)| value)).collect();
+        let equalities = of_equalities.iter().copied().zip(rule.rule.trigger_parameters.iter().map(|(_, value)| value)).collect();
         Entry { equalities, criteria, needed }
     }
 }
 
 /// Stands for the slot of what is not in the payload.
-const OF_DATASTORE: usize = usize::MAX;
+const OF_DATASTORE: u32 = u32::MAX;
+
+fn narrowed(slot: usize) -> u32 {
+    u32::try_from(slot).expect("there are less than four thousand million fields")
+}
 
 fn has_template(pattern: &Value) -> bool {
     match pattern {
@@ -265,11 +318,21 @@ fn has_template(pattern: &Value) -> bool {
     }
 }
 
+/// Whether it is worth a look for keys of the datastore: every name of theirs begins with `kv` or `st2kv`.
+fn mentions_keys(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("kv"),
+        Value::Array(items) => items.iter().any(mentions_keys),
+        Value::Object(map) => map.values().any(mentions_keys),
+        _ => false,
+    }
+}
+
 /// The rules that are in force together.
 #[derive(Debug, Default)]
 pub struct RuleBook {
-    pub(super) shelves: HashMap<String, Shelf>,
-    rules: BTreeMap<String, Arc<CompiledRule>>,
+    pub(super) shelves: HashMap<String, Shelf, FixedState>,
+    rules: BTreeMap<Arc<str>, Arc<CompiledRule>>,
 }
 
 impl RuleBook {
@@ -286,7 +349,7 @@ impl RuleBook {
     pub fn unindexed(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
         let mut book = Self::default();
         for rule in rules {
-            book.rules.insert(rule.rule.reference.clone(), Arc::new(rule));
+            book.rules.insert(Arc::clone(&rule.name), Arc::new(rule));
         }
         let mut by_trigger: HashMap<&str, Vec<Arc<CompiledRule>>> = HashMap::new();
         for rule in book.rules.values() {

@@ -110,7 +110,7 @@ struct Reading<'a, 'p> {
 }
 
 impl Branch {
-    /// Whether a list or an object that stands here is needed as a whole.
+    /// Whether what stands here is needed as a whole.
     fn is_whole(&self) -> bool {
         self.end.is_some() || !self.beyond.is_empty()
     }
@@ -147,6 +147,9 @@ impl Branch {
 
 impl<'p> Reading<'_, 'p> {
     fn scalar(self, value: Seen<'p>) {
+        if !self.branch.beyond.is_empty() {
+            self.branch.below(&value.to_value(), self.slots);
+        }
         if let Some(slot) = self.branch.end {
             self.slots[slot] = value;
         }
@@ -215,7 +218,7 @@ impl<'de> Visitor<'de> for Reading<'_, 'de> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<bool, E> {
-        if self.branch.end.is_some() {
+        if self.branch.is_whole() {
             self.scalar(Seen::Text(Cow::Owned(text.to_string())));
         }
         Ok(text.is_empty())

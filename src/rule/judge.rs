@@ -159,7 +159,7 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
         }
         for placed in candidates.iter().map(|position| &shelf.rules[*position as usize]) {
             let rule = &placed.rule;
-            if rule.rule.backstop != backstop || (!world.off.is_empty() && world.off.contains_key(&rule.name)) {
+            if rule.outline.is_backstop != backstop || (!world.off.is_empty() && world.off.contains_key(&rule.name)) {
                 continue;
             }
             let facts = &judgement.facts;
@@ -173,11 +173,14 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
             if decision.exhausted {
                 judgement.overruns.push(Arc::clone(rule));
             }
+            for name in &rule.keys {
+                let value = facts.keys.get(name).cloned().unwrap_or(Value::Null);
+                if value.to_string().len() <= KEY_BYTES {
+                    judgement.keys.insert(name.clone(), value);
+                }
+            }
             if !decision.is_kept() {
                 continue;
-            }
-            for name in &rule.keys {
-                judgement.keys.insert(name.clone(), facts.keys.get(name).cloned().unwrap_or(Value::Null));
             }
             let values = || seen(placed, &fields, facts).map(|seen| seen.to_value()).collect();
             if decision.reason == Reason::Matched {
@@ -198,6 +201,9 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
     }
     Ok(judgement)
 }
+
+/// The longest value of a key that is kept with an event, in bytes of JSON.
+const KEY_BYTES: usize = 4 << 10;
 
 /// What the rules of a trigger that nobody listens to name.
 const NO_KEYS: BTreeSet<String> = BTreeSet::new();
@@ -261,7 +267,7 @@ pub fn explain(rule: &Arc<CompiledRule>, event: &Event, known: &Known<'_>) -> Re
     let placed = &shelf.rules[0];
     let facts = Facts::new(event, &rule.keys, &known.keys);
     let mut criteria = Vec::with_capacity(rule.tests.len());
-    for ((criterion, (_, test)), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, &fields, &facts)) {
+    for ((criterion, test), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, &fields, &facts)) {
         let (held, error) = match test.holds(&value, &facts) {
             Ok(held) => (held, None),
             Err(error) => (false, Some(error)),
@@ -320,16 +326,17 @@ impl Decision {
 /// What the criteria see; their slots lie behind those of the trigger parameters.
 fn seen<'f, 'p: 'f>(placed: &'f Placed, fields: &'f Fields<'p>, facts: &'f Facts<'_>) -> impl Iterator<Item = Cow<'f, Seen<'p>>> {
     let rule = &placed.rule;
-    rule.tests.iter().zip(&placed.slots[rule.equalities.len()..]).map(|((path, _), slot)| match fields.slots.get(*slot) {
+    let slots = placed.slots[rule.outline.equalities..].iter().take(rule.tests.len());
+    slots.enumerate().map(|(criterion, slot)| match fields.slots.get(*slot as usize) {
         Some(seen) => Cow::Borrowed(seen),
-        None => Cow::Owned(facts.key(path)),
+        None => Cow::Owned(facts.key(&rule.path(criterion))),
     })
 }
 
 /// The slots of the keys of its window and its throttle.
-fn key_slots(placed: &Placed, of_throttle: bool) -> &[usize] {
+fn key_slots(placed: &Placed, of_throttle: bool) -> &[u32] {
     let rule = &placed.rule;
-    let slots = &placed.slots[rule.equalities.len() + rule.tests.len()..];
+    let slots = &placed.slots[rule.outline.equalities + rule.tests.len()..];
     let of_window = rule.window.as_ref().map_or(0, |window| window.by.paths().count());
     if of_throttle { &slots[of_window..] } else { &slots[..of_window] }
 }
@@ -337,8 +344,9 @@ fn key_slots(placed: &Placed, of_throttle: bool) -> &[usize] {
 /// What a rule says of an event before its window and throttle: trigger parameters, criteria with `at_least`, guard.
 fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
     let rule = &placed.rule;
-    for ((_, wanted), slot) in rule.equalities.iter().zip(&placed.slots) {
-        if fields.slots[*slot] == Seen::Missing || !equal_seen(&fields.slots[*slot], wanted) {
+    for (index, slot) in placed.slots[..rule.outline.equalities].iter().enumerate() {
+        let seen = &fields.slots[*slot as usize];
+        if *seen == Seen::Missing || !equal_seen(seen, &rule.rule.trigger_parameters[index].1) {
             return Reason::TriggerParameters.into();
         }
     }
@@ -367,16 +375,17 @@ fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
 
 fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(), Decision> {
     let rule = &placed.rule;
-    let needed = rule.rule.at_least.unwrap_or(rule.tests.len());
+    let at_least = rule.outline.at_least;
+    let needed = at_least.unwrap_or(rule.tests.len());
     let (mut held, mut left, mut failure, mut nothing) = (0usize, rule.tests.len(), None, false);
-    for ((criterion, (_, test)), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, fields, facts)) {
+    for ((index, test), value) in rule.tests.iter().enumerate().zip(seen(placed, fields, facts)) {
         left -= 1;
         match test.holds(&value, facts) {
             Ok(true) => held += 1,
-            Ok(false) if rule.rule.at_least.is_none() => return Err(Reason::CriteriaNotHeld.into()),
+            Ok(false) if at_least.is_none() => return Err(Reason::CriteriaNotHeld.into()),
             Ok(false) => {}
             Err(error) => {
-                failure = failure.or_else(|| Some(format!("{}: {error}", criterion.key)));
+                failure = failure.or_else(|| Some(format!("{}: {error}", rule.rule.criteria[index].key)));
                 nothing |= value.is_nothing();
             }
         }
@@ -387,7 +396,7 @@ fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(
     if held >= needed {
         return Ok(());
     }
-    let reason = if failure.is_some() && rule.rule.at_least.is_none() { Reason::CriterionFailed } else { Reason::CriteriaNotHeld };
+    let reason = if failure.is_some() && at_least.is_none() { Reason::CriterionFailed } else { Reason::CriteriaNotHeld };
     Err(Decision { detail: failure, nothing, ..reason.into() })
 }
 
@@ -407,7 +416,7 @@ fn hold_back(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, windows: &
             return held(&answer, &key);
         }
     }
-    if rule.rule.mode == Mode::Shadow { Reason::Shadowed.into() } else { Reason::Matched.into() }
+    if rule.outline.is_shadow { Reason::Shadowed.into() } else { Reason::Matched.into() }
 }
 
 fn miss(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, windows: &mut Windows) {
@@ -419,7 +428,7 @@ fn miss(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, windows: &mut W
 }
 
 fn key(keyed: &Keyed, placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, of_throttle: bool) -> Result<String, String> {
-    let seen = key_slots(placed, of_throttle).iter().map(|slot| &fields.slots[*slot]);
+    let seen = key_slots(placed, of_throttle).iter().map(|slot| &fields.slots[*slot as usize]);
     keyed.by.make(seen, || facts.scope())
 }
 
@@ -448,7 +457,7 @@ fn held(answer: &Answer, key: &str) -> Decision {
 fn parameters(rule: &CompiledRule, facts: &Facts<'_>) -> Result<Map<String, Value>, String> {
     let scope = facts.scope()?;
     let mut rendered = Map::new();
-    for ((name, template), (_, source)) in rule.parameters.iter().zip(&rule.rule.parameters) {
+    for (template, (name, source)) in rule.parameters().iter().zip(&rule.rule.parameters) {
         let value = template.render(scope).map_err(|error| format!("{}: parameter `{name}`: {error}", source.place))?;
         rendered.insert(name.clone(), value);
     }
@@ -484,7 +493,7 @@ mod tests {
             throttle: None,
             late: DEFAULT_LATE,
             ceiling: DEFAULT_CEILING,
-            when: when.map(|when| Source { value: when.into(), place: Place::default() }),
+            when: when.map(|when| Box::new(Source { value: when.into(), place: Place::default() })),
             action: "core.noop".into(),
             parameters: vec![("app".into(), Source { value: json!("{{trigger.app}}"), place: Place::file("r.yaml") })],
             notify: None,

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub expired: IntCounter,
     /// 1 while the store takes commits, else 0.
     pub store_healthy: IntGauge,
+    /// Keys that windows and throttles remember, of all rules.
+    pub window_keys: IntGauge,
     /// How often the store stopped taking commits.
     pub store_failures: IntCounter,
     store_bytes: IntGaugeVec,
@@ -134,6 +136,8 @@ impl Metrics {
         registry.register(Box::new(open_executions.clone())).expect("names are unique");
         let store_healthy = IntGauge::new("store_healthy", "1 while the store takes commits").expect("names are valid");
         registry.register(Box::new(store_healthy.clone())).expect("names are unique");
+        let window_keys = IntGauge::new("window_keys", "Keys that windows and throttles remember").expect("names are valid");
+        registry.register(Box::new(window_keys.clone())).expect("names are unique");
         let store_failures = counter("store_failures_total", "How often the store stopped taking commits");
         let store_bytes =
             IntGaugeVec::new(Opts::new("store_bytes", "Bytes of the store: live, disk, free"), &["of"]).expect("names are valid");
@@ -153,6 +157,7 @@ impl Metrics {
             truncated_alerts,
             expired,
             store_healthy,
+            window_keys,
             store_failures,
             store_bytes,
             commit_seconds,

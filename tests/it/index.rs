@@ -18,7 +18,25 @@ use crate::harness::{Random, seed, times};
 const TRIGGER: &str = "t.seen";
 
 /// Fields of payloads and rules. They are few, so that rules and events meet.
-const FIELDS: &[&str] = &["a", "b", "n", "m", "text", "inner.x", "inner.y", "list[0].x", "list[*].y", "['odd.name']", "inner", "list"];
+const FIELDS: &[&str] = &[
+    "a",
+    "b",
+    "n",
+    "m",
+    "text",
+    "inner.x",
+    "inner.y",
+    "list[0].x",
+    "list[*].y",
+    "['odd.name']",
+    "inner",
+    "list",
+    "a[*]",
+    "list[-1].x",
+    "inner.*",
+    ".x",
+    "text[*]",
+];
 
 impl Random {
     fn of<'v, T>(&mut self, values: &'v [T]) -> &'v T {
@@ -118,7 +136,7 @@ fn rule(random: &mut Random, number: usize) -> Rule {
             trigger_parameters: (0..random.below(8) / 6).map(|_| ((*random.of(&["a", "b", "inner.x"])).into(), value(random))).collect(),
             criteria,
             at_least,
-            when: random.one_in(6).then(|| Source { value: (*random.of(&guards)).into(), place: Place::default() }),
+            when: random.one_in(6).then(|| Box::new(Source { value: (*random.of(&guards)).into(), place: Place::default() })),
             backstop: false,
             window: None,
             throttle: None,

@@ -1,11 +1,11 @@
 //! Lays rules out in nodes: each goes by the clause that it shares with the fewest others, and where that is not enough, on by the next.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::affixes::{Affixes, End};
-use super::clauses::{Clause, Clauses, Key, Term, clauses};
+use super::clauses::{Clause, Clauses, End, Key, Term, clauses};
 use super::ranges::{Range, Ranges};
-use super::{Branch, Entry, Hashed, Index, Node, RULE, Target, step};
+use super::{Branch, Entry, Hashed, Index, LEAF, Leaf, Need, Node, RULE, Target, step};
 
 /// So few rules are tried rather than told apart.
 const FEW: usize = 2;
@@ -23,28 +23,31 @@ struct Member {
     spread: bool,
 }
 
-struct Builder<'r> {
+struct Builder {
     index: Index,
     /// The clauses of each rule.
-    rules: Vec<Vec<Clause<'r>>>,
-    /// Where in the index the texts of a field are.
-    affixes: HashMap<(u32, End), u32>,
+    rules: Vec<Vec<Clause>>,
 }
 
 pub(super) fn build(entries: &[Entry<'_>]) -> Index {
-    let all: Vec<Clauses<'_>> = entries.iter().map(clauses).collect();
+    let all: Vec<Clauses> = entries.iter().map(clauses).collect();
     let shared = Shared::of(all.iter().flat_map(|clauses| clauses.all.iter().chain(clauses.some.iter().flat_map(|(_, some)| some))));
-    let rules: Vec<Vec<Clause<'_>>> = all.into_iter().map(|clauses| conjunction(clauses, &shared)).collect();
-    let mut builder = Builder { index: Index::default(), affixes: HashMap::new(), rules };
-    builder.affixes();
+    let rules: Vec<Vec<Clause>> = all.into_iter().map(|clauses| conjunction(clauses, &shared)).collect();
+    let mut builder = Builder { index: Index::default(), rules };
     let member = |(clauses, rule): (&Vec<_>, u32)| Member { rule, left: first_bits(clauses.len()), spread: false };
-    let members = builder.rules.iter().zip(0..RULE).map(member).collect();
+    let members = builder.rules.iter().zip(0..LEAF).map(member).collect();
     builder.node(members);
     let index = &mut builder.index;
     index.nodes.shrink_to_fit();
-    index.rules.shrink_to_fit();
+    index.here.shrink_to_fit();
+    index.leaves.shrink_to_fit();
+    index.needs.shrink_to_fit();
     index.steps.shrink_to_fit();
     builder.index
+}
+
+fn narrowed(position: usize) -> u32 {
+    u32::try_from(position).ok().filter(|position| *position < LEAF).expect("there are less than a thousand million rules and terms")
 }
 
 fn first_bits(count: usize) -> u64 {
@@ -52,7 +55,7 @@ fn first_bits(count: usize) -> u64 {
 }
 
 /// Where some of several clauses must hold, the rarest of them stand for all, as few as may be.
-fn conjunction<'r>(clauses: Clauses<'r>, shared: &Shared) -> Vec<Clause<'r>> {
+fn conjunction(clauses: Clauses, shared: &Shared) -> Vec<Clause> {
     let mut all = clauses.all;
     if let Some((enough, mut some)) = clauses.some {
         some.sort_by_key(|clause| shared.rank(clause));
@@ -61,78 +64,97 @@ fn conjunction<'r>(clauses: Clauses<'r>, shared: &Shared) -> Vec<Clause<'r>> {
     all
 }
 
-/// How many rules share the terms of clauses.
-struct Shared(HashMap<Key, u32, Hashed>);
+/// How many rules share the terms of clauses, and name their fields.
+#[derive(Default)]
+struct Shared {
+    terms: HashMap<Key, u32, Hashed>,
+    fields: BTreeMap<u32, u32>,
+}
 
 impl Shared {
-    fn of<'c, 'r: 'c>(clauses: impl Iterator<Item = &'c Clause<'r>>) -> Self {
-        let mut counts = HashMap::default();
+    fn of<'c>(clauses: impl Iterator<Item = &'c Clause>) -> Self {
+        let mut shared = Self::default();
         for term in clauses.flatten() {
-            if let Term::Value { key, .. } | Term::Affix { key, .. } = term {
-                *counts.entry(*key).or_default() += 1;
+            if let Term::Value { slot, key } | Term::Affix { slot, key, .. } = term {
+                *shared.terms.entry(*key).or_default() += 1;
+                *shared.fields.entry(*slot).or_default() += 1;
             }
         }
-        Self(counts)
+        shared
     }
 
-    /// Lower is better: values and texts by how many share them, ranges after all of those, then whether a field is there at all.
-    fn rank(&self, clause: &Clause<'_>) -> (u8, u64) {
-        let of_term = |term: &Term<'_>| match term {
-            Term::Value { key, .. } | Term::Affix { key, .. } => (0, self.0.get(key).copied().map_or(0, u64::from)),
+    /// Lower is better: values and texts by how many share them, ranges after all of those, then whether a field is there at all. Where
+    /// it makes little difference, the field that most rules name: so an event is asked for few.
+    fn rank(&self, clause: &Clause) -> (u8, u32, Reverse<u32>, u32) {
+        let of_term = |term: &Term| match term {
+            Term::Value { key, .. } | Term::Affix { key, .. } => (0, self.terms.get(key).copied().map_or(0, u64::from)),
             Term::Range { .. } => (1, 1),
             Term::Present { .. } => (2, 1),
         };
-        clause.iter().map(of_term).fold((0, 0), |(worst, sum), (kind, count)| (worst.max(kind), sum + count))
+        let (kind, sum) = clause.iter().map(of_term).fold((0, 0), |(worst, sum), (kind, count)| (worst.max(kind), sum + count));
+        let slot = match clause.first() {
+            Some(Term::Value { slot, .. } | Term::Affix { slot, .. } | Term::Present { slot } | Term::Range { slot, .. }) => *slot,
+            None => 0,
+        };
+        let named = self.fields.get(&slot).copied().unwrap_or(0);
+        (kind, sum.checked_ilog2().unwrap_or(0) / 2, Reverse(named), slot)
     }
 }
-
-type ByText<'r> = BTreeMap<&'r str, (Key, Vec<Member>)>;
 
 /// What goes on from a node, by kind and field.
 #[derive(Default)]
-struct Ways<'r> {
+struct Ways {
     values: BTreeMap<u32, BTreeMap<Key, Vec<Member>>>,
-    affixes: BTreeMap<(u32, End), ByText<'r>>,
+    affixes: BTreeMap<(u32, End), BTreeMap<(usize, Key), Vec<Member>>>,
     present: BTreeMap<u32, Vec<Member>>,
-    ranges: BTreeMap<u32, Vec<Range>>,
+    ranges: BTreeMap<u32, Vec<(f64, f64, Member)>>,
 }
 
-impl<'r> Builder<'r> {
-    fn affixes(&mut self) {
-        let mut texts: BTreeMap<(u32, End), Vec<(&'r str, Key)>> = BTreeMap::new();
-        for term in self.rules.iter().flatten().flatten() {
-            if let Term::Affix { slot, end, text, key } = term {
-                texts.entry((*slot, *end)).or_default().push((text, *key));
-            }
-        }
-        for ((slot, end), texts) in texts {
-            let position = u32::try_from(self.index.affixes.len()).expect("there are less lists than fields");
-            self.affixes.insert((slot, end), position);
-            self.index.affixes.push(Affixes::new(end, texts));
-        }
+impl Builder {
+    fn target(&mut self, members: Vec<Member>) -> Target {
+        if let [one] = members[..] { self.leaf(one) } else { Target(self.node(members)) }
     }
 
-    fn target(&mut self, members: Vec<Member>) -> Target {
-        if let [one] = members[..] { Target(RULE | one.rule) } else { Target(self.node(members)) }
+    /// A rule, with what it needs besides what led to it.
+    fn leaf(&mut self, member: Member) -> Target {
+        let first = self.index.needs.len();
+        for (bit, clause) in self.rules[member.rule as usize].iter().take(CLAUSES).enumerate() {
+            match clause[..] {
+                _ if member.left & (1 << bit) == 0 => {}
+                [Term::Value { slot, key }] => self.index.needs.push(Need::Value { slot, key }),
+                [Term::Range { slot, low, high }] => self.index.needs.push(Need::Range { slot, low, high }),
+                _ => {}
+            }
+        }
+        let count = self.index.needs.len() - first;
+        if count == 0 {
+            return Target(RULE | member.rule);
+        }
+        let number = narrowed(self.index.leaves.len());
+        self.index.leaves.push(Leaf { rule: member.rule, first: narrowed(first), count: narrowed(count) });
+        Target(LEAF | number)
     }
 
     fn node(&mut self, members: Vec<Member>) -> u32 {
-        let number = u32::try_from(self.index.nodes.len()).expect("there are less nodes than clauses");
+        let number = narrowed(self.index.nodes.len());
         self.index.nodes.push(Node::default());
         let (mut here, ways) = self.ways(members);
         let branches = self.branches(number, ways, &mut here);
-        let first = u32::try_from(self.index.rules.len()).expect("there are less rules here than terms");
-        let count = u32::try_from(here.len()).expect("there are less rules here than rules");
-        self.index.rules.extend(here);
+        let first = narrowed(self.index.here.len());
+        let count = narrowed(here.len());
+        for member in here {
+            let leaf = self.leaf(member);
+            self.index.here.push(leaf);
+        }
         self.index.nodes[number as usize] = Node { first, count, branches };
         number
     }
 
     /// The rules that stay, and where the others go.
-    fn ways(&self, members: Vec<Member>) -> (Vec<u32>, Ways<'r>) {
+    fn ways(&self, members: Vec<Member>) -> (Vec<Member>, Ways) {
         let mut ways = Ways::default();
         if members.len() <= FEW {
-            return (members.iter().map(|member| member.rule).collect(), ways);
+            return (members, ways);
         }
         let mut here = Vec::new();
         let left = |member: &Member| {
@@ -143,25 +165,25 @@ impl<'r> Builder<'r> {
         let shared = Shared::of(members.iter().flat_map(left).map(|(_, clause)| clause));
         for member in members {
             let Some((bit, clause)) = left(&member).min_by_key(|(_, clause)| shared.rank(clause)) else {
-                here.push(member.rule);
+                here.push(member);
                 continue;
             };
             let next = Member { left: member.left & !(1 << bit), spread: member.spread || clause.len() > 1, ..member };
             for term in clause {
                 match *term {
                     Term::Value { slot, key } => ways.values.entry(slot).or_default().entry(key).or_default().push(next),
-                    Term::Affix { slot, end, text, key } => {
-                        ways.affixes.entry((slot, end)).or_default().entry(text).or_insert((key, Vec::new())).1.push(next);
+                    Term::Affix { slot, end, length, key } => {
+                        ways.affixes.entry((slot, end)).or_default().entry((length, key)).or_default().push(next);
                     }
                     Term::Present { slot } => ways.present.entry(slot).or_default().push(next),
-                    Term::Range { slot, low, high } => ways.ranges.entry(slot).or_default().push(Range::new(low, high, member.rule)),
+                    Term::Range { slot, low, high } => ways.ranges.entry(slot).or_default().push((low, high, next)),
                 }
             }
         }
         (here, ways)
     }
 
-    fn branches(&mut self, number: u32, ways: Ways<'r>, here: &mut Vec<u32>) -> Box<[Branch]> {
+    fn branches(&mut self, number: u32, ways: Ways, here: &mut Vec<Member>) -> Box<[Branch]> {
         let mut branches = Vec::new();
         for (slot, by_key) in ways.values {
             for (key, members) in by_key {
@@ -170,22 +192,27 @@ impl<'r> Builder<'r> {
             branches.push(Branch::Value { slot });
         }
         for ((slot, end), by_text) in ways.affixes {
-            let all = by_text.into_values().filter_map(|(key, members)| self.lead(number, key, members, here)).collect();
-            branches.push(Branch::Affix { slot, affixes: self.affixes[&(slot, end)], all });
+            let mut lengths: Vec<usize> = by_text.keys().map(|(length, _)| *length).collect();
+            lengths.dedup();
+            let all = by_text.into_iter().filter_map(|((_, key), members)| self.lead(number, key, members, here)).collect();
+            branches.push(Branch::Affix { slot, end, lengths: lengths.into(), all });
         }
         for (slot, members) in ways.present {
             let target = self.target(members);
             branches.push(Branch::Present { slot, target });
         }
-        branches.extend(ways.ranges.into_iter().map(|(slot, ranges)| Branch::Range { slot, ranges: Ranges::new(ranges) }));
+        for (slot, ranges) in ways.ranges {
+            let ranges = ranges.into_iter().map(|(low, high, member)| Range::new(low, high, self.leaf(member))).collect();
+            branches.push(Branch::Range { slot, ranges: Ranges::new(ranges) });
+        }
         branches.into()
     }
 
     /// Leads from a node to rules. Those whose place is taken, as two hashes are the same, stay at the node.
-    fn lead(&mut self, number: u32, key: Key, members: Vec<Member>, here: &mut Vec<u32>) -> Option<Target> {
+    fn lead(&mut self, number: u32, key: Key, members: Vec<Member>, here: &mut Vec<Member>) -> Option<Target> {
         let step = step(number, key);
         if self.index.steps.contains_key(&step) {
-            here.extend(members.iter().map(|member| member.rule));
+            here.extend(members);
             return None;
         }
         // Taken before what is below is laid out.

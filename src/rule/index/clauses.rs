@@ -10,20 +10,28 @@ use foldhash::fast::FixedState;
 use serde_json::Value;
 
 use super::Entry;
-use super::affixes::End;
 use crate::model::rule::{Criterion, Operator};
 use crate::rule::seen::Seen;
 
 /// A hash of a field and a value, or a beginning, or an end. That two of them share one costs a needless try.
 pub(super) type Key = u64;
 
+/// Which end of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    /// Its beginning.
+    Front,
+    /// Its end.
+    Back,
+}
+
 /// Something that may be so of an event.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Term<'r> {
+pub(super) enum Term {
     /// The field has the value.
     Value { slot: u32, key: Key },
     /// Its text begins or ends so, or it is no text.
-    Affix { slot: u32, end: End, text: &'r str, key: Key },
+    Affix { slot: u32, end: End, length: usize, key: Key },
     /// It is there.
     Present { slot: u32 },
     /// It is a number between these, both included, or no number.
@@ -31,20 +39,20 @@ pub(super) enum Term<'r> {
 }
 
 /// Terms of which one at least must be so.
-pub(super) type Clause<'r> = Vec<Term<'r>>;
+pub(super) type Clause = Vec<Term>;
 
 /// What must be so for a rule to be worth a try.
 #[derive(Debug, Default)]
-pub(super) struct Clauses<'r> {
+pub(super) struct Clauses {
     /// Each of these.
-    pub all: Vec<Clause<'r>>,
+    pub all: Vec<Clause>,
     /// And so many of these, in any case.
-    pub some: Option<(usize, Vec<Clause<'r>>)>,
+    pub some: Option<(usize, Vec<Clause>)>,
 }
 
 /// Reads them from a rule.
-pub(super) fn clauses<'r>(entry: &Entry<'r>) -> Clauses<'r> {
-    let mut all: Vec<Clause<'r>> = entry.equalities.iter().map(|(slot, value)| vec![equal(*slot, value)]).collect();
+pub(super) fn clauses(entry: &Entry<'_>) -> Clauses {
+    let mut all: Vec<Clause> = entry.equalities.iter().map(|(slot, value)| vec![equal(*slot, value)]).collect();
     let mut of_criteria = entry.criteria.iter().map(|(slot, criterion)| of_criterion(*slot, criterion));
     if entry.needed == 0 {
         return Clauses { all, some: None };
@@ -52,7 +60,7 @@ pub(super) fn clauses<'r>(entry: &Entry<'r>) -> Clauses<'r> {
     if entry.needed < entry.criteria.len() {
         // Where so many hold, one at least of any so many others holds: as many as may fail, and one more.
         let (criteria, enough) = (entry.criteria.len(), entry.criteria.len() - entry.needed + 1);
-        let known: Vec<Clause<'r>> = of_criteria.by_ref().flatten().collect();
+        let known: Vec<Clause> = of_criteria.by_ref().flatten().collect();
         debug_assert!(known.len() <= criteria, "a criterion is one clause");
         let some = (known.len() >= enough).then_some((enough, known));
         return Clauses { all, some };
@@ -64,7 +72,7 @@ pub(super) fn clauses<'r>(entry: &Entry<'r>) -> Clauses<'r> {
 }
 
 /// Adds a clause. Two ranges of one field are one.
-fn narrow<'r>(all: &mut Vec<Clause<'r>>, clause: Clause<'r>) {
+fn narrow(all: &mut Vec<Clause>, clause: Clause) {
     if let [Term::Range { slot, low, high }] = clause[..] {
         for known in all.iter_mut() {
             if let [Term::Range { slot: same, low: from, high: to }] = &mut known[..]
@@ -79,9 +87,9 @@ fn narrow<'r>(all: &mut Vec<Clause<'r>>, clause: Clause<'r>) {
 }
 
 /// Nothing, where the operator may hold whatever the value is, or its pattern is made anew for each event.
-fn of_criterion(slot: usize, criterion: &Criterion) -> Option<Clause<'_>> {
+fn of_criterion(slot: u32, criterion: &Criterion) -> Option<Clause> {
     let pattern = Some(&criterion.pattern).filter(|pattern| is_fixed(pattern));
-    let present = || Some(vec![Term::Present { slot: narrowed(slot) }]);
+    let present = || Some(vec![Term::Present { slot }]);
     match (criterion.operator, pattern) {
         (Operator::Equals, Some(pattern)) => Some(vec![equal(slot, pattern)]),
         (Operator::Inside, Some(Value::Array(items))) => Some(members(slot, items)),
@@ -113,16 +121,15 @@ fn is_fixed(pattern: &Value) -> bool {
     }
 }
 
-fn equal<'r>(slot: usize, value: &Value) -> Term<'r> {
-    let slot = narrowed(slot);
+fn equal(slot: u32, value: &Value) -> Term {
     key_of(slot, &Seen::of(value)).map_or(Term::Present { slot }, |key| Term::Value { slot, key })
 }
 
-fn members<'r>(slot: usize, items: &[Value]) -> Clause<'r> {
-    let mut terms: Clause<'r> = items.iter().map(|item| equal(slot, item)).collect();
+fn members(slot: u32, items: &[Value]) -> Clause {
+    let mut terms: Clause = items.iter().map(|item| equal(slot, item)).collect();
     if let Some(present) = terms.iter().find(|term| matches!(term, Term::Present { .. })).copied() {
         // A list or an object among them: anything may be equal to that, except nothing.
-        terms.retain(|term| matches!(term, Term::Value { key, .. } if Some(*key) == key_of(narrowed(slot), &Seen::Null)));
+        terms.retain(|term| matches!(term, Term::Value { key, .. } if Some(*key) == key_of(slot, &Seen::Null)));
         terms.push(present);
     }
     terms.sort_by_key(|term| if let Term::Value { key, .. } = term { *key } else { 0 });
@@ -130,17 +137,12 @@ fn members<'r>(slot: usize, items: &[Value]) -> Clause<'r> {
     terms
 }
 
-fn range<'r>(slot: usize, low: f64, high: f64) -> Term<'r> {
-    Term::Range { slot: narrowed(slot), low, high }
+fn range(slot: u32, low: f64, high: f64) -> Term {
+    Term::Range { slot: slot, low, high }
 }
 
-fn affix(slot: usize, end: End, text: &str) -> Term<'_> {
-    let slot = narrowed(slot);
-    Term::Affix { slot, end, text, key: hash(slot, if end == End::Front { FRONT } else { BACK }, |hasher| hasher.write(text.as_bytes())) }
-}
-
-fn narrowed(slot: usize) -> u32 {
-    u32::try_from(slot).expect("there are less than four thousand million fields")
+fn affix(slot: u32, end: End, text: &str) -> Term {
+    Term::Affix { slot, end, length: text.len(), key: key_of_affix(slot, end, text.len(), text.as_bytes()) }
 }
 
 const NULL: u64 = 0;
@@ -167,6 +169,14 @@ pub(super) fn key_of(slot: u32, seen: &Seen<'_>) -> Option<Key> {
             hash(slot, NUMBER, |hasher| hasher.write_u64((number + 0.0).to_bits()))
         }
     })
+}
+
+/// The key of so many bytes at one end of a text.
+pub(super) fn key_of_affix(slot: u32, end: End, length: usize, text: &[u8]) -> Key {
+    match end {
+        End::Front => hash(slot, FRONT, |hasher| hasher.write(&text[..length])),
+        End::Back => hash(slot, BACK, |hasher| hasher.write(&text[text.len() - length..])),
+    }
 }
 
 /// A number as a double, the nearest one if it is not exact.

@@ -5,10 +5,9 @@
 //!
 //! [`clauses`] says what must be so for a rule to be worth a try: some of these values, texts or numbers must stand in those fields. The
 //! rules lie in a tree of nodes ([`build`]). A node holds the rules that need nothing more, and leads to others by what an event has:
-//! the value of a field, the beginning or end of its text ([`affixes`]), that it is there at all. Rules that need a number in some range
-//! lie at the node itself, in a tree of intervals ([`ranges`]).
+//! the value of a field, the beginning or end of its text, that it is there at all. Rules that need a number in some range
+//! lie at the node itself, in a tree of intervals ([`ranges`]). What else a rule needs stands beside it, so that few are tried in vain.
 
-mod affixes;
 mod build;
 mod clauses;
 mod ranges;
@@ -17,8 +16,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use self::affixes::Affixes;
-use self::clauses::Key;
+use self::clauses::{End, Key};
 use self::ranges::Ranges;
 use super::fields::Fields;
 use super::seen::Seen;
@@ -27,9 +25,9 @@ use crate::model::rule::Criterion;
 /// What the index knows of a rule.
 pub struct Entry<'r> {
     /// Fields that must equal values, by slot; all of them, always.
-    pub equalities: Vec<(usize, &'r Value)>,
+    pub equalities: Vec<(u32, &'r Value)>,
     /// The criteria, by slot.
-    pub criteria: Vec<(usize, &'r Criterion)>,
+    pub criteria: Vec<(u32, &'r Criterion)>,
     /// How many of the criteria must hold. Zero where the rule must be tried whatever they say, as one that counts what does not hold.
     pub needed: usize,
 }
@@ -41,9 +39,10 @@ pub struct Index {
     nodes: Vec<Node>,
     /// Where a value leads from a node, by [`step`].
     steps: HashMap<Key, Target, Hashed>,
-    /// The rules of the nodes that need nothing more.
-    rules: Vec<u32>,
-    affixes: Vec<Affixes>,
+    /// The rules that lie at the nodes themselves, one node after the other.
+    here: Vec<Target>,
+    leaves: Vec<Leaf>,
+    needs: Vec<Need>,
 }
 
 /// A place in the search.
@@ -59,20 +58,53 @@ struct Node {
 enum Branch {
     /// By the value of a field.
     Value { slot: u32 },
-    /// By the beginning or end of its text. A value that is no text is a failure that is told, so it leads to all of them.
-    Affix { slot: u32, affixes: u32, all: Box<[Target]> },
+    /// By the beginning or end of its text, of any of these lengths in bytes. A value that is no text is a failure that is told, so it
+    /// leads to all of them.
+    Affix { slot: u32, end: End, lengths: Box<[usize]>, all: Box<[Target]> },
     /// If it is there.
     Present { slot: u32, target: Target },
     /// Rules by the number that it is; all of them if it is something else.
     Range { slot: u32, ranges: Ranges },
 }
 
-/// What a way leads to: a rule alone, or a node.
+/// What a way leads to: a node, a rule, or a leaf.
 #[derive(Clone, Copy, Debug)]
 struct Target(u32);
 
 /// The bit of a [`Target`] that is a rule.
 const RULE: u32 = 1 << 31;
+
+/// The bit of a [`Target`] that is a leaf.
+const LEAF: u32 = 1 << 30;
+
+/// A rule that needs more than what led to it.
+#[derive(Debug)]
+struct Leaf {
+    rule: u32,
+    first: u32,
+    count: u32,
+}
+
+/// What a rule needs besides.
+#[derive(Debug)]
+enum Need {
+    /// A value in a field.
+    Value { slot: u32, key: Key },
+    /// A number in a range, both ends included, or no number.
+    Range { slot: u32, low: f64, high: f64 },
+}
+
+impl Need {
+    fn is_met(&self, fields: &Fields<'_>) -> bool {
+        match self {
+            Self::Value { slot, key } => clauses::key_of(*slot, &fields.slots[*slot as usize]) == Some(*key),
+            Self::Range { slot, low, high } => {
+                let seen = &fields.slots[*slot as usize];
+                !seen.is_nothing() && clauses::number_of(seen).is_none_or(|number| *low <= number && number <= *high)
+            }
+        }
+    }
+}
 
 /// Keys are hashes already.
 type Hashed = std::hash::BuildHasherDefault<AsItIs>;
@@ -111,7 +143,7 @@ impl Index {
     pub fn of_all(rules: usize) -> Self {
         let count = u32::try_from(rules).expect("there are less than two thousand million rules");
         let root = Node { first: 0, count, branches: Box::default() };
-        Self { nodes: vec![root], rules: (0..count).collect(), ..Self::default() }
+        Self { nodes: vec![root], here: (0..count).map(|rule| Target(RULE | rule)).collect(), ..Self::default() }
     }
 
     /// The positions of the rules that are worth a try, ascending, each once.
@@ -127,12 +159,23 @@ impl Index {
     }
 
     fn follow(&self, target: Target, fields: &Fields<'_>, found: &mut Vec<u32>) {
-        if target.0 & RULE == 0 { self.visit(target.0, fields, found) } else { found.push(target.0 & !RULE) }
+        if target.0 & RULE != 0 {
+            found.push(target.0 & !RULE);
+        } else if target.0 & LEAF != 0 {
+            let leaf = &self.leaves[(target.0 & !LEAF) as usize];
+            if self.needs[leaf.first as usize..][..leaf.count as usize].iter().all(|need| need.is_met(fields)) {
+                found.push(leaf.rule);
+            }
+        } else {
+            self.visit(target.0, fields, found);
+        }
     }
 
     fn visit(&self, number: u32, fields: &Fields<'_>, found: &mut Vec<u32>) {
         let node = &self.nodes[number as usize];
-        found.extend_from_slice(&self.rules[node.first as usize..][..node.count as usize]);
+        for target in &self.here[node.first as usize..][..node.count as usize] {
+            self.follow(*target, fields, found);
+        }
         let by = |key: Key, found: &mut Vec<u32>| {
             if let Some(target) = self.steps.get(&step(number, key)) {
                 self.follow(*target, fields, found);
@@ -145,8 +188,12 @@ impl Index {
                         by(key, found);
                     }
                 }
-                Branch::Affix { slot, affixes, all } => match &fields.slots[*slot as usize] {
-                    Seen::Text(text) => self.affixes[*affixes as usize].of(text).for_each(|key| by(key, found)),
+                Branch::Affix { slot, end, lengths, all } => match &fields.slots[*slot as usize] {
+                    Seen::Text(text) => {
+                        for length in lengths.iter().take_while(|length| **length <= text.len()) {
+                            by(clauses::key_of_affix(*slot, *end, *length, text.as_bytes()), found);
+                        }
+                    }
                     Seen::Missing | Seen::Null => {}
                     _ => all.iter().for_each(|target| self.follow(*target, fields, found)),
                 },
@@ -158,8 +205,8 @@ impl Index {
                 Branch::Range { slot, ranges } => match &fields.slots[*slot as usize] {
                     Seen::Missing | Seen::Null => {}
                     seen => match clauses::number_of(seen) {
-                        Some(number) => ranges.around(number, found),
-                        None => ranges.all(found),
+                        Some(number) => ranges.around(number, &mut |target| self.follow(target, fields, found)),
+                        None => ranges.all().for_each(|target| self.follow(target, fields, found)),
                     },
                 },
             }

@@ -1,5 +1,7 @@
 //! Rules by ranges of numbers: an interval tree without pointers.
 
+use super::Target;
+
 /// Ranges, sorted by their low ends. Each part of the list is a tree: its root is in the middle, and knows how high the part reaches.
 #[derive(Debug)]
 pub(super) struct Ranges(Box<[Range]>);
@@ -11,12 +13,12 @@ pub(super) struct Range {
     pub high: f64,
     /// The highest end in the part of which this is the root.
     reach: f64,
-    rule: u32,
+    target: Target,
 }
 
 impl Range {
-    pub fn new(low: f64, high: f64, rule: u32) -> Self {
-        Self { low, high, reach: high, rule }
+    pub fn new(low: f64, high: f64, target: Target) -> Self {
+        Self { low, high, reach: high, target }
     }
 }
 
@@ -27,14 +29,14 @@ impl Ranges {
         Self(ranges.into())
     }
 
-    /// Adds the rules in whose range the number lies.
-    pub fn around(&self, number: f64, found: &mut Vec<u32>) {
-        around(&self.0, number, found);
+    /// Gives the rules in whose range the number lies.
+    pub fn around(&self, number: f64, give: &mut impl FnMut(Target)) {
+        around(&self.0, number, give);
     }
 
-    /// Adds every rule.
-    pub fn all(&self, found: &mut Vec<u32>) {
-        found.extend(self.0.iter().map(|range| range.rule));
+    /// Every rule.
+    pub fn all(&self) -> impl Iterator<Item = Target> + '_ {
+        self.0.iter().map(|range| range.target)
     }
 }
 
@@ -46,7 +48,7 @@ fn reach(part: &mut [Range]) -> f64 {
     root.reach
 }
 
-fn around(mut part: &[Range], number: f64, found: &mut Vec<u32>) {
+fn around(mut part: &[Range], number: f64, give: &mut impl FnMut(Target)) {
     while let Some(root) = part.get(part.len() / 2) {
         if root.reach < number {
             return;
@@ -56,9 +58,9 @@ fn around(mut part: &[Range], number: f64, found: &mut Vec<u32>) {
             part = left;
             continue;
         }
-        around(left, number, found);
+        around(left, number, give);
         if root.high >= number {
-            found.push(root.rule);
+            give(root.target);
         }
         part = &rest[1..];
     }
@@ -74,10 +76,10 @@ mod tests {
         let mut ranges: Vec<(f64, f64)> = ends.iter().flat_map(|low| ends.map(|high| (*low, high))).collect();
         while !ranges.is_empty() {
             let numbered = ranges.iter().zip(0u32..);
-            let tree = Ranges::new(numbered.clone().map(|((low, high), rule)| Range::new(*low, *high, rule)).collect());
+            let tree = Ranges::new(numbered.clone().map(|((low, high), rule)| Range::new(*low, *high, Target(rule))).collect());
             for number in ends.iter().flat_map(|end| [*end, end + 0.25]) {
                 let mut found = Vec::new();
-                tree.around(number, &mut found);
+                tree.around(number, &mut |target| found.push(target.0));
                 found.sort_unstable();
                 let expected: Vec<u32> =
                     numbered.clone().filter(|((low, high), _)| *low <= number && number <= *high).map(|(_, rule)| rule).collect();

@@ -51,9 +51,9 @@ enum Check {
     /// The pattern is the same for every event.
     Fixed(Prepared),
     /// The pattern is made for each event.
-    Made(ValueTemplate),
+    Made(Box<ValueTemplate>),
     /// Criteria on items.
-    Search(Search),
+    Search(Box<Search>),
 }
 
 impl Test {
@@ -69,7 +69,7 @@ impl Test {
         let operator = criterion.operator;
         let keys = system_keys(&criterion.pattern)?;
         if operator == Operator::Search {
-            return Ok(Self { operator, check: Check::Search(Search::compile(criterion, depth)?), keys });
+            return Ok(Self { operator, check: Check::Search(Box::new(Search::compile(criterion, depth)?)), keys });
         }
         if criterion.condition.is_some() {
             return Err(format!("`condition` belongs to `search`, `{}` has none", operator.name()));
@@ -85,7 +85,7 @@ impl Test {
                 _ => Value::Null,
             };
             Prepared::new(operator, kind)?;
-            Check::Made(template)
+            Check::Made(Box::new(template))
         };
         Ok(Self { operator, check, keys })
     }

@@ -28,9 +28,9 @@ enum Form {
     /// The pattern is null: nothing holds.
     Never,
     /// An expression.
-    Regex(Regex),
+    Regex(Box<Regex>),
     /// Text in lower case.
-    Lower(String),
+    Lower(Box<str>),
     /// Seconds.
     Seconds(f64),
 }
@@ -54,9 +54,9 @@ impl Prepared {
             (
                 Operator::Iequals | Operator::Icontains | Operator::Incontains | Operator::Istartswith | Operator::Iendswith,
                 Value::String(text),
-            ) => Form::Lower(text.to_lowercase()),
+            ) => Form::Lower(text.to_lowercase().into()),
             (Operator::Regex | Operator::Iregex | Operator::Matchregex | Operator::Matchwildcard, Value::String(text)) => {
-                Form::Regex(python::compile(operator, text)?)
+                Form::Regex(Box::new(python::compile(operator, text)?))
             }
             (Operator::TimediffLt | Operator::TimediffGt, pattern) => match seconds(pattern) {
                 Some(seconds) => Form::Seconds(seconds),
