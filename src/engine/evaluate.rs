@@ -147,9 +147,12 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
     let found = engine.ruling.state().windows.silences(now.timestamp_millis(), SILENCES_TOGETHER);
     let mut told = Vec::new();
     for silence in found {
-        let Some(rule) = catalog.rules.get(&silence.rule).filter(|rule| !catalog.off.contains_key(&rule.rule.reference[..])) else {
+        let Some(rule) = catalog.rules.get(&silence.rule) else { continue };
+        if catalog.off.contains_key(&silence.rule) {
+            // Once it is switched on, it waits from then on.
+            engine.ruling.state().windows.wait_again(&silence, now.timestamp_millis());
             continue;
-        };
+        }
         let last = match silence.last {
             Some(id) => match engine.store.event(id).await {
                 Ok(stored) => stored.map(|stored| stored.event),
@@ -167,10 +170,17 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
     let keys = engine.ruling.keys();
     let mut work = Work { engine, catalog: &catalog, prepared, state: engine.ruling.state(), keys: &keys };
     for (silence, rule, last, deadline) in told {
+        let world = World { keys: &keys, off: &catalog.off };
+        let Some(parameters) = judge::silence(&rule, &last, deadline, world, &mut work.state.windows) else {
+            engine.metrics.verdicts.with_label_values(&[Reason::Throttled.code()]).inc();
+            continue;
+        };
         if rule.rule.mode == Mode::Shadow {
+            let key = silence.key;
+            engine.metrics.verdicts.with_label_values(&[Reason::Shadowed.code()]).inc();
+            tracing::info!(rule = rule.rule.reference, key, "silence; the rule is in shadow mode, so nothing runs");
             continue;
         }
-        let parameters = judge::silence(&rule, &last, deadline, World { keys: &keys, off: &catalog.off });
         let cause = Asked {
             id: ExecutionId::of_silence(&silence.rule, &silence.key, deadline),
             event: silence.last,

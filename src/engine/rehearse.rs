@@ -430,8 +430,9 @@ impl Stage {
                 None => None,
             };
             let last = last.unwrap_or_else(|| nothing_yet(&self.rule, &silence.key, deadline));
-            let made = judge::silence(&self.rule, &last, deadline, World { keys: &self.keys, off: &self.off });
-            let (parameters, error) = self.bound(made);
+            let world = World { keys: &self.keys, off: &self.off };
+            let made = judge::silence(&self.rule, &last, deadline, world, &mut self.state.windows);
+            let (parameters, error) = self.bound(made.unwrap_or_else(|| Err("its throttle holds it".into())));
             let shown = &mut self.answer.matches[place];
             (shown.parameters, shown.error, shown.in_force) = (parameters, error, then);
         }

@@ -137,7 +137,9 @@ impl CompiledRule {
             }
         });
         for (index, (_, source)) in rule.parameters.iter().enumerate() {
-            if let Err(message) = ValueTemplate::compile(&source.value, NAMES) {
+            if !is_plain(&source.value)
+                && let Err(message) = ValueTemplate::compile(&source.value, NAMES)
+            {
                 note(Part::Parameter(index), message);
             }
         }
@@ -162,6 +164,10 @@ impl CompiledRule {
         for (index, (_, source)) in rule.parameters.iter().enumerate() {
             named(Part::Parameter(index), &source.value);
         }
+        let keyed = [(Part::WindowBy, rule.window.as_ref().and_then(|window| window.by.as_ref()))];
+        for (part, by) in keyed.into_iter().chain([(Part::ThrottleBy, rule.throttle.as_ref().and_then(|throttle| throttle.by.as_ref()))]) {
+            named(part, &by.map_or(Value::Null, |by| Value::from(by.value.as_str())));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -184,7 +190,7 @@ impl CompiledRule {
     /// The parameters of its action, compiled.
     pub(super) fn parameters(&self) -> &[ValueTemplate] {
         let compiled = |(_, source): &(String, Source<Value>)| {
-            ValueTemplate::compile(&source.value, NAMES).expect("it compiled when the rule was read")
+            ValueTemplate::compile(&source.value, NAMES).expect("it was checked when the rule was read")
         };
         self.parameters.get_or_init(|| self.rule.parameters.iter().map(compiled).collect())
     }
@@ -318,6 +324,29 @@ fn has_template(pattern: &Value) -> bool {
     }
 }
 
+/// Whether a parameter is without fault at a glance: names of fields are all that stands between its braces. Reading templates takes
+/// longer than all else about a rule, and most are like this.
+fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_plain_text(text),
+        Value::Array(items) => items.iter().all(is_plain),
+        Value::Object(map) => map.values().all(is_plain),
+        _ => true,
+    }
+}
+
+fn is_plain_text(text: &str) -> bool {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let is_field = |path: &str| path.split_once('.').is_some_and(|(root, rest)| root == "trigger" && rest.split('.').all(is_name));
+    let is_tag = |tag: &str| tag.split_once("}}").is_some_and(|(path, text)| is_field(path) && !text.contains("}}"));
+    text.len() <= MAX_PLAIN_BYTES && !text.contains("<%") && !text.contains('\\') && text.split("{{").skip(1).all(is_tag)
+}
+
+/// Longer text is looked at properly.
+const MAX_PLAIN_BYTES: usize = 1_000;
+
 /// Whether it is worth a look for keys of the datastore: every name of theirs begins with `kv` or `st2kv`.
 fn mentions_keys(value: &Value) -> bool {
     match value {
@@ -374,5 +403,36 @@ impl RuleBook {
     /// Every rule, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<CompiledRule>> {
         self.rules.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_plain_compiles() {
+        let names = ["a", "if", "else", "each", "this", "as", "lookup", "true", "null", "a_1", "log", "len", "not"];
+        for name in names {
+            for text in [format!("{{{{trigger.{name}}}}}"), format!("é {{{{trigger.{name}.b}}}} }} {{ {{{{trigger.b.{name}}}}}")] {
+                assert!(is_plain(&json!([text])), "{text}");
+                assert!(ValueTemplate::compile(&json!(text), NAMES).is_ok(), "{text}");
+            }
+        }
+        for text in [
+            "{{#if trigger.a}}",
+            "{{trigger.a",
+            "{{{trigger.a}}}",
+            "{{kv.system.a}}",
+            "{{trigger}}",
+            "{{trigger.a b}}",
+            "\\{{trigger.a}}",
+            "<% 1 %>",
+            "{{trigger.0}}",
+            "{{trigger.a}} }}",
+        ] {
+            assert!(!is_plain(&json!({"text": text})), "{text}");
+        }
     }
 }

@@ -208,14 +208,29 @@ const KEY_BYTES: usize = 4 << 10;
 /// What the rules of a trigger that nobody listens to name.
 const NO_KEYS: BTreeSet<String> = BTreeSet::new();
 
-/// The parameters of a rule that has waited for silence long enough: `last` is the last event of the key; without one its payload is empty.
-///
-/// # Errors
-/// In words, with the place.
-pub fn silence(rule: &CompiledRule, last: &Event, deadline: DateTime<Utc>, world: World<'_>) -> Rendered {
-    let mut facts = Facts::new(last, &rule.keys, world.keys);
+/// What a rule runs that has waited for silence long enough: the parameters of its action, or nothing if its throttle holds it. `last` is
+/// the last event of the key; without one its payload is empty.
+pub fn silence(
+    rule: &Arc<CompiledRule>,
+    last: &Event,
+    deadline: DateTime<Utc>,
+    world: World<'_>,
+    windows: &mut Windows,
+) -> Option<Rendered> {
+    let mut facts = Facts::new(last, rule.keys(), world.keys);
     facts.deadline = Some(deadline);
-    parameters(rule, &facts)
+    if let Some(throttle) = rule.throttle.as_deref() {
+        let shelf = Shelf::of([Arc::clone(rule)]);
+        let read = shelf.reader.read(last.payload.text());
+        let key = read.and_then(|fields| key(throttle, &shelf.rules[0], &fields, &facts, true));
+        let at = deadline.timestamp_millis();
+        match key {
+            Ok(key) if windows.pass(&rule.name, &key, at, at) != Answer::Fires => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(format!("the key of the throttle: {error}"))),
+        }
+    }
+    Some(parameters(rule, &facts))
 }
 
 /// The parameters of an action, or why they could not be made.
@@ -277,7 +292,7 @@ pub fn explain(rule: &Arc<CompiledRule>, event: &Event, known: &Known<'_>) -> Re
     }
     let decision = match &known.off {
         Some((reason, detail)) => Decision { detail: Some(detail.clone()).filter(|detail| !detail.is_empty()), ..(*reason).into() },
-        None if known.another_matched && rule.rule.backstop => Reason::BackstopNotNeeded.into(),
+        None if known.another_matched && rule.rule.backstop && known.stored.is_none() => Reason::BackstopNotNeeded.into(),
         None => match (decide(placed, &fields, &facts), known.stored) {
             (Decision { reason: Reason::Matched, .. }, Some(stored)) => Decision { detail: stored.detail.clone(), ..stored.reason.into() },
             (Decision { reason: Reason::Matched, .. }, None) if known.is_past && rule.holds_back() => Reason::NotKept.into(),

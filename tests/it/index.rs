@@ -215,7 +215,7 @@ fn the_index_finds_what_trying_every_rule_finds() {
     let mut random = Random(seed());
     let ids = IdSource::seeded(random.0);
     let (mut matches, mut near) = (0, 0);
-    for _ in 0..times(30, 3_000) {
+    for _ in 0..times(30, 600) {
         let rules: Vec<Rule> = (0..1 + random.below(200) as usize).map(|number| rule(&mut random, number)).collect();
         let (indexed, plain) = (RuleBook::new(compiled(&rules)), RuleBook::unindexed(compiled(&rules)));
         for _ in 0..50 {
@@ -248,7 +248,7 @@ fn blame(rules: &[Rule], event: &Event, found: &Value, expected: &Value) -> ! {
 fn kept_verdicts_are_explained_by_the_same_reasons() {
     let mut random = Random(seed() + 1);
     let ids = IdSource::seeded(random.0);
-    for _ in 0..times(10, 500) {
+    for _ in 0..times(10, 200) {
         let rules: Vec<Rule> = (0..MAX_NEAR_MISSES).map(|number| rule(&mut random, number)).collect();
         let book = RuleBook::new(compiled(&rules));
         for _ in 0..20 {

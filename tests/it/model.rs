@@ -182,7 +182,7 @@ async fn stories(number: u64, steps: u64, on_disk: bool) {
 
 #[tokio::test]
 async fn a_store_in_memory_does_what_its_model_does() {
-    stories(times(4, 400), 120, false).await;
+    stories(times(4, 200), 120, false).await;
 }
 
 #[tokio::test]

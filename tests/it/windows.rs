@@ -251,6 +251,30 @@ async fn silence_runs_something_once_and_our_own_outage_is_no_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_throttle_holds_silences_and_a_rule_that_is_off_waits_anew() {
+    let rule = SILENT.replace("by: \"{{trigger.key}}\"}\n", "by: \"{{trigger.key}}\"}\nthrottle: {once_per: 1h}\n");
+    let named = "trigger: {type: t.e}\nwindow: {absent_for: 10m, keys: [x], by: \"{{trigger.key}}\"}\naction: {ref: t.noop, parameters: {text: x}}\n";
+    let start = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+    let (site, space, clock) = (site(&[("silent", &rule), ("named", named)]), MemorySpace::default(), SimulatedClock::at(start));
+    let still = Still::start(&site, &space, clock.clone()).await;
+    let engine = Arc::clone(&still.world.app.engine);
+    let by = signalman::model::principal::Principal::Token("t".into());
+    assert!(signalman::engine::switching::switch(&engine, "default.named", false, &by).await.unwrap());
+    assert!(!signalman::engine::switching::switch(&engine, "default.named", false, &by).await.unwrap(), "it is off already");
+    still.send(json!({"key": "a", "n": 1})).await;
+    still.send(json!({"key": "b", "n": 2})).await;
+    clock.advance(minutes(10));
+    assert_eq!(still.has(1).await.len(), 1, "the throttle has one key for both");
+    let throttled = || engine.metrics.verdicts.with_label_values(&["throttled"]).get();
+    eventually("the other to be held", || async { (throttled() == 1).then_some(()) }).await;
+    assert!(signalman::engine::switching::switch(&engine, "default.named", true, &by).await.unwrap());
+    clock.advance(minutes(10));
+    let texts = still.has(2).await;
+    assert_eq!(texts[1].request.parameters["text"], json!("x"), "{texts:?}");
+    still.world.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn above_its_ceiling_a_rules_executions_wait_and_its_owner_is_told_once() {
     let rule = "trigger: {type: t.e}\nceiling: 2\naction: {ref: t.noop, parameters: {n: <% trigger.n %>}}\n";
     let start = DateTime::from_timestamp(1_700_000_000, 0).unwrap();

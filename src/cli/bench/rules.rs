@@ -42,9 +42,9 @@ fn measured(bank: Bank, count: usize, run: Duration) -> Result<Vec<(&'static str
     let mut rates = Vec::new();
     let mut matches = 0;
     for _ in 0..=RUNS {
-        let (events_judged, hits, took) = judged(&book, &events, run)?;
-        rates.push(events_judged as f64 / took.as_secs_f64());
-        matches = hits * events.len() / events_judged.max(1);
+        let (done, found, took) = judged(&book, &events, run)?;
+        rates.push(done as f64 / took.as_secs_f64());
+        matches = found * events.len() / done.max(1);
     }
     rates.remove(0); // that one warmed up
     rates.sort_by(f64::total_cmp);

@@ -101,11 +101,14 @@ impl Shared {
     }
 }
 
+/// Rules by a beginning or end of a text: its length in bytes, and its key.
+type ByAffix = BTreeMap<(usize, Key), Vec<Member>>;
+
 /// What goes on from a node, by kind and field.
 #[derive(Default)]
 struct Ways {
     values: BTreeMap<u32, BTreeMap<Key, Vec<Member>>>,
-    affixes: BTreeMap<(u32, End), BTreeMap<(usize, Key), Vec<Member>>>,
+    affixes: BTreeMap<(u32, End), ByAffix>,
     present: BTreeMap<u32, Vec<Member>>,
     ranges: BTreeMap<u32, Vec<(f64, f64, Member)>>,
 }

@@ -138,7 +138,7 @@ fn members(slot: u32, items: &[Value]) -> Clause {
 }
 
 fn range(slot: u32, low: f64, high: f64) -> Term {
-    Term::Range { slot: slot, low, high }
+    Term::Range { slot, low, high }
 }
 
 fn affix(slot: u32, end: End, text: &str) -> Term {

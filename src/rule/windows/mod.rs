@@ -192,7 +192,7 @@ impl Windows {
                 hash: one.hash,
                 kind: Kind::of(&one.definition),
             });
-            memory.definition = one.definition.clone();
+            (memory.definition, memory.trigger) = (one.definition.clone(), Arc::clone(&one.trigger));
             let Definition::Window { kind: WindowKind::Absent { after, keys }, .. } = &one.definition else { continue };
             let Kind::Absent(known) = &mut memory.kind else { continue };
             for key in keys {
@@ -356,6 +356,19 @@ impl Windows {
     #[must_use]
     pub fn has_changes(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    /// A silence is not to be told: the wait for the key begins anew.
+    pub fn wait_again(&mut self, silence: &Silence, now: i64) {
+        let place = (Arc::clone(&silence.rule), WindowPart::Window);
+        if let Some(Memory {
+            definition: Definition::Window { kind: WindowKind::Absent { after, .. }, .. }, kind: Kind::Absent(keys), ..
+        }) = self.memories.get_mut(&place)
+            && let Some(entry) = keys.get_mut(&silence.key)
+        {
+            (entry.last, entry.armed) = (now, true);
+            self.deadlines.insert((now.saturating_add(millis(*after)), place.0, silence.key.as_str().into()));
+        }
     }
 
     /// What has changed since this was asked for last, as it is now.
