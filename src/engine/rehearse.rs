@@ -22,7 +22,7 @@ use crate::model::event::StoredEvent;
 use crate::model::ids::{EventId, ExecutionId};
 use crate::model::place::Place;
 use crate::model::reason::Reason;
-use crate::model::rule::Mode;
+use crate::model::rule::{Mode, Rule};
 use crate::pack;
 use crate::rule::book::{CompiledRule, RuleBook};
 use crate::rule::judge::{self, Known, Off, Rendered, World, explain, judge};
@@ -288,7 +288,11 @@ impl Stage {
         let catalog = engine.catalog.get();
         let now = engine.clock.now();
         let off = switch::off(&rule.rule, &rule.revision, &[], now);
-        rule.rule.mode = Mode::Active; // what a rule in shadow would do is what is asked
+        if rule.rule.mode == Mode::Shadow
+            && let Ok(active) = CompiledRule::compile(Rule { mode: Mode::Active, ..(*rule.rule).clone() })
+        {
+            rule = active; // what a rule in shadow would do is what is asked
+        }
         let reference = rule.rule.reference.clone();
         let answer = Rehearsal {
             rule: reference.clone(),

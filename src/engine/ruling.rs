@@ -135,16 +135,16 @@ pub async fn load(engine: &Engine) -> Result<(), StoreError> {
 
 /// Makes sure that what is remembered is what is stored, and fits the rules in force.
 pub(super) async fn prepare(engine: &Engine, catalog: &Catalog) -> Result<(), StoreError> {
-    let (stale, fits) = {
+    let (unsure, fits) = {
         let known = engine.ruling.state();
         (known.stale, known.fits == Some(catalog.ruleset))
     };
-    if !stale && fits {
+    if !unsure && fits {
         return Ok(());
     }
     let needed: Vec<Needed> = catalog.rules.iter().flat_map(|rule| rule.needed()).collect();
     let now = engine.clock.now().timestamp_millis();
-    if !stale {
+    if !unsure {
         let mut state = engine.ruling.state();
         state.windows.fit(&needed, now);
         state.fits = Some(catalog.ruleset);

@@ -431,19 +431,27 @@ async fn rules_see_the_keys_as_they_are_and_a_rehearsal_as_they_were() {
     let below = emit(&shell, "shop", 70);
     shell.say(&["key", "set", "limit", "60", "--json"]).out(0, &[]);
     shell.say(&["rule", "why", "default.keyed", &matched]).out(0, &["with {\"app\":\"shop-80\""]);
-    shell.say(&["event", "why", &below]).out(0, &["what limit held then was not kept; this is by what is there now"]);
+    let why = shell.say(&["rule", "why", "default.keyed", &below]).out(1, &["criteria_not_held"]);
+    assert!(!why.out.contains("was not kept"), "{}", why.out);
     shell.say(&["key", "set", "limit", "75", "--json"]).out(0, &[]);
 
     let tried = shell.json(&["rule", "test", "--rule", &path(&shell, "rules/keyed.yaml"), "--since", "1h"]);
     assert_eq!(tried["matches"][0]["parameters"]["app"], "shop-80", "{tried}");
     assert_eq!(counts(&tried), [("matched".to_string(), 1), ("criteria_not_held".to_string(), 1), ("criterion_failed".to_string(), 1)]);
-    assert_eq!(
-        (&tried["keys_as_now"], &tried["in_force"]["both"], &tried["in_force"]["only_now"]),
-        (&json!(["limit"]), &json!(1), &json!(0))
-    );
+    assert_eq!((&tried["keys_as_now"], &tried["in_force"]["both"], &tried["in_force"]["only_now"]), (&json!([]), &json!(1), &json!(0)));
+
+    // What no rule looked at then was not kept.
+    shell.say(&["key", "set", "other", "60", "--json"]).out(0, &[]);
+    shell.site.write("draft.yaml", &rule.replace("kv.system.limit", "kv.system.other"));
+    let draft = path(&shell, "draft.yaml");
     shell
-        .say(&["rule", "test", "--rule", &path(&shell, "rules/keyed.yaml"), "--since", "1h"])
-        .out(0, &["what limit held then was not kept with all events"]);
+        .say(&["rule", "test", "--rule", &draft, "--since", "1h"])
+        .out(0, &["3 matches", "what other held then was not kept with all events"]);
+    shell.site.write("rules/draft.yaml", &std::fs::read_to_string(&draft).unwrap());
+    let shell = restart(shell).await;
+    shell
+        .say(&["rule", "why", "default.draft", &below])
+        .out(0, &["matched", "what other held then was not kept; this is by what is there now", "the rule did not exist then"]);
 }
 
 async fn put(shell: &Shell, name: &str, body: Value) -> u16 {
