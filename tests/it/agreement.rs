@@ -79,7 +79,7 @@ fn rule(random: &mut Random, odds: &Odds, number: usize) -> Rule {
         }
         if random.one_in(odds.guard) {
             let guards = ["<% kv.system.open == true %>", "<% trigger.n > kv.system.limit %>", "<% kv.system.text != trigger.text %>"];
-            rule.when = Some(source((*random.of(&guards)).into()));
+            rule.when = Some(Box::new(source((*random.of(&guards)).into())));
         }
         if random.one_in(3) {
             let kind = if random.one_in(3) {
@@ -87,10 +87,10 @@ fn rule(random: &mut Random, odds: &Odds, number: usize) -> Rule {
             } else {
                 WindowKind::Count { count: 1 + random.below(3) as u32, within: seconds(random, 100), consecutive: random.one_in(2) }
             };
-            rule.window = Some(Window { kind, by: by(random) });
+            rule.window = Some(Box::new(Window { kind, by: by(random) }));
             rule.late = seconds(random, 60);
         }
-        rule.throttle = random.one_in(5).then(|| Throttle { once_per: seconds(random, 100), by: by(random) });
+        rule.throttle = random.one_in(5).then(|| Box::new(Throttle { once_per: seconds(random, 100), by: by(random) }));
         rule.action = "t.noop".into();
         let values = ["<% trigger.n %>", "{{trigger.a}}", "<% kv.system.limit %>", "plain", "{{event.id}}"];
         rule.parameters = (0..random.below(2)).map(|_| ("n".to_string(), source(json!(random.of(&values))))).collect();
@@ -147,7 +147,8 @@ impl Round {
         let compiled = || rules.iter().map(|rule| CompiledRule::compile(rule.clone()).unwrap());
         loaded.rules = compiled().collect();
         let (store, clock) = (memory(&MemorySpace::default()), SimulatedClock::at(DateTime::from_timestamp(1_700_000_000, 0).unwrap()));
-        let parts = Parts { store: Arc::clone(&store), clock: Arc::new(clock.clone()), ids: Arc::new(IdSource::seeded(random.0)) };
+        let parts =
+            Parts { store: Arc::clone(&store), clock: Arc::new(clock.clone()), ids: Arc::new(IdSource::seeded(random.0)), origin: None };
         let app = app::start(loaded, parts).await.unwrap();
         let off = rules.iter().filter(|rule| !rule.enabled).map(|rule| rule.reference.clone()).collect();
         let rules = compiled().map(|rule| (rule.rule.reference.clone(), Arc::new(rule))).collect();

@@ -33,31 +33,41 @@ pub struct Failing {
     inner: Arc<dyn Store>,
     budget: AtomicUsize,
     fails: Fails,
+    writing: AtomicUsize,
 }
 
 impl Failing {
     pub fn new(inner: Arc<dyn Store>, budget: usize, fails: Fails) -> Self {
-        Self { inner, budget: AtomicUsize::new(budget), fails }
+        Self { inner, budget: AtomicUsize::new(budget), fails, writing: AtomicUsize::new(0) }
     }
 
-    /// From now on nothing can be written.
-    pub fn fail(&self) {
+    /// From now on nothing can be written, and nothing is being written any more.
+    pub async fn fail(&self) {
         self.budget.store(0, Ordering::SeqCst);
+        eventually("commits to end", || async { (self.writing.load(Ordering::SeqCst) == 0).then_some(()) }).await;
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        let done = self.inner.commit(batch).await;
+        self.writing.fetch_sub(1, Ordering::SeqCst);
+        done
     }
 }
 
 #[async_trait]
 impl Store for Failing {
     async fn commit(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        self.writing.fetch_add(1, Ordering::SeqCst);
         let left = self.budget.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if left == Ok(1) && self.fails == Fails::After {
-            self.inner.commit(batch).await?;
+            self.write(batch).await?;
             return Err(StoreError::Unavailable("the disk has gone, but not before it wrote".into()).into());
         }
         if left.is_err() {
+            self.writing.fetch_sub(1, Ordering::SeqCst);
             return Err(StoreError::Unavailable("the disk has gone".into()).into());
         }
-        self.inner.commit(batch).await
+        self.write(batch).await
     }
     async fn health(&self) -> Result<(), StoreError> {
         self.inner.health().await
@@ -177,7 +187,8 @@ async fn end_state(budget: usize) -> (bool, Vec<(u64, Status)>, Vec<String>, Vec
             })
             .await;
             failed |= failing.budget.load(Ordering::SeqCst) == 0;
-            drop(world); // as a crash: nothing is taken down
+            failing.fail().await; // as a crash: nothing is taken down, and what still runs there writes nothing any more
+            drop(world);
         }
         Err(_) => failed = true,
     }

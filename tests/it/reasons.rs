@@ -250,10 +250,10 @@ impl Stage {
                 self.world.app.engine.cancel(id, Principal::Token("li".into())).await.unwrap();
             }
             Step::Kill => {
-                self.store.fail(); // what the process still does comes to nothing
+                self.store.fail().await; // what the process still does comes to nothing
                 (self.store, self.world) = open(&self.site, &self.space, &self.clock).await;
             }
-            Step::StoreFails => self.store.fail(),
+            Step::StoreFails => self.store.fail().await,
         }
     }
 
@@ -412,7 +412,12 @@ async fn script_broken() -> Result<(), String> {
     let script = action.script.as_mut().unwrap();
     script.text = "fn run(params) { 1 +".into();
     let store = memory(&MemorySpace::default());
-    let parts = app::Parts { store: Arc::clone(&store), clock: Arc::new(SimulatedClock::at(start())), ids: Arc::new(IdSource::seeded(1)) };
+    let parts = app::Parts {
+        store: Arc::clone(&store),
+        clock: Arc::new(SimulatedClock::at(start())),
+        ids: Arc::new(IdSource::seeded(1)),
+        origin: None,
+    };
     let app = app::start(loaded, parts).await.unwrap();
     app.engine.request("t.hello", &Map::new(), Principal::Token("li".into()), None).await.unwrap();
     let ended = ended(&*store).await;
