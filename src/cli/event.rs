@@ -95,6 +95,14 @@ fn explain(answer: &Value) {
         print_line("");
         rule::print_why(one);
     }
+    if let Some(more) = answer["more"].as_object() {
+        let counts: Vec<String> = more.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        print_line(&format!(
+            "\nand more rules of this trigger: {}; `signalman rule why RULE {}` tells of one",
+            counts.join(", "),
+            text(&event["id"])
+        ));
+    }
     if let Some(others @ 1..) = answer["other_triggers"].as_u64() {
         print_line(&format!("\n{others} other rules listen to other triggers"));
     }

@@ -1,5 +1,6 @@
 //! Answers “why?” and “why not?” for any rule and event, by the rule as it was when the event came.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -57,6 +58,9 @@ pub struct ExecutionAnswer {
     pub error: Option<String>,
 }
 
+/// Rules whose answers are given for one event, at most; the rest are counted, and each can be asked for by itself.
+pub const MOST_TOLD: usize = 100;
+
 /// What all rules said about an event.
 #[derive(Debug, Serialize)]
 pub struct EventAnswer {
@@ -65,8 +69,11 @@ pub struct EventAnswer {
     /// Why no rule saw it, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<SetAside>,
-    /// One answer for each rule of its trigger.
+    /// Answers of the rules of its trigger: what matched, then what came close; at most [`MOST_TOLD`].
     pub rules: Vec<RuleAnswer>,
+    /// How many more there were, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub more: BTreeMap<&'static str, usize>,
     /// How many other rules there were, for other triggers.
     pub other_triggers: usize,
 }
@@ -80,8 +87,8 @@ pub async fn event(engine: &Engine, id: EventId) -> Result<EventAnswer, RequestE
     let mut rules = Vec::new();
     let mut other_triggers = 0;
     if event.set_aside.is_none() {
-        for (_, revision) in engine.store.ruleset(Some(event.ruleset)).await?.map(|set| set.rules).unwrap_or_default() {
-            let compiled = compiled(engine, &revision).await?;
+        for (name, revision) in engine.store.ruleset(Some(event.ruleset)).await?.map(|set| set.rules).unwrap_or_default() {
+            let compiled = compiled(engine, &name, &revision).await?;
             if compiled.rule.trigger == event.event.trigger {
                 rules.push(answer(engine, &event, &compiled, false).await?);
             } else {
@@ -89,9 +96,15 @@ pub async fn event(engine: &Engine, id: EventId) -> Result<EventAnswer, RequestE
             }
         }
         // What matched first, then what came close.
-        rules.sort_by_key(|answer| (!answer.verdict.matched, !answer.verdict.reason.passed_guard()));
+        let is_stored = |answer: &RuleAnswer| event.verdicts.iter().any(|stored| stored.rule == answer.verdict.rule);
+        let order = |answer: &RuleAnswer| (!answer.verdict.matched, !answer.verdict.reason.passed_guard(), !is_stored(answer));
+        rules.sort_by_cached_key(order);
     }
-    Ok(EventAnswer { set_aside: event.set_aside.clone(), event, rules, other_triggers })
+    let mut more = BTreeMap::new();
+    for answer in rules.split_off(rules.len().min(MOST_TOLD)) {
+        *more.entry(answer.verdict.reason.code()).or_default() += 1;
+    }
+    Ok(EventAnswer { set_aside: event.set_aside.clone(), event, rules, more, other_triggers })
 }
 
 /// Explains what one rule said about an event.
@@ -104,8 +117,8 @@ pub async fn rule(engine: &Engine, reference: &str, id: EventId) -> Result<RuleA
         return Err(RequestError::Conflict(format!("no rule saw this event ({}): {}", aside.reason, aside.detail)));
     }
     let set = engine.store.ruleset(Some(event.ruleset)).await?.map(|set| set.rules).unwrap_or_default();
-    if let Some((_, revision)) = set.iter().find(|(name, _)| name == reference) {
-        let compiled = compiled(engine, revision).await?;
+    if let Some((name, revision)) = set.iter().find(|(name, _)| name == reference) {
+        let compiled = compiled(engine, name, revision).await?;
         return answer(engine, &event, &compiled, false).await;
     }
     let catalog = engine.catalog.get();
@@ -118,21 +131,20 @@ fn no_event(id: EventId) -> RequestError {
 }
 
 /// A rule as it was.
-async fn compiled(engine: &Engine, revision: &Revision) -> Result<Arc<CompiledRule>, RequestError> {
+async fn compiled(engine: &Engine, name: &str, revision: &Revision) -> Result<Arc<CompiledRule>, RequestError> {
+    if let Some(current) = engine.catalog.get().rules.get(name).filter(|current| current.revision == *revision) {
+        return Ok(Arc::clone(current));
+    }
     let gone = || RequestError::NotFound(format!("revision {} of the rule is not in the store any more", revision.short()));
     let definition = engine.store.definition(revision).await?.ok_or_else(gone)?;
     let rule: Rule = serde_json::from_value(definition).map_err(|_| gone())?;
-    let current = engine.catalog.get().rules.get(&rule.reference).filter(|current| &current.revision == revision).cloned();
-    match current {
-        Some(current) => Ok(current),
-        None => CompiledRule::compile(rule).map(Arc::new).map_err(|_| gone()),
-    }
+    CompiledRule::compile(rule).map(Arc::new).map_err(|_| gone())
 }
 
 /// Whether a rule held that is no backstop, so that this one, which is, was not tried.
 async fn another_held(engine: &Engine, event: &StoredEvent, rule: &CompiledRule) -> Result<bool, RequestError> {
     for held in event.verdicts.iter().filter(|verdict| rule.rule.backstop && verdict.reason.passed_guard()) {
-        if !compiled(engine, &held.revision).await?.rule.backstop {
+        if !compiled(engine, &held.rule, &held.revision).await?.rule.backstop {
             return Ok(true);
         }
     }

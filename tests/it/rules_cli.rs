@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Random, Said, Shell, TestSite, eventually, seed};
+use crate::harness::{Random, Said, Server, Shell, TestSite, eventually, seed};
 
 const PLAIN: &str = "trigger: {type: core.webhook}\ncriteria:\n  trigger.n: {type: gt, pattern: 80}\naction: {ref: t.scale, parameters: {app: \"{{trigger.app}}\"}}\n";
 
@@ -458,4 +458,21 @@ async fn put(shell: &Shell, name: &str, body: Value) -> u16 {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = client.put(format!("{}/api/v1/keys/{name}", shell.server.url)).bearer_auth(&shell.server.token).body(body.to_string());
     request.send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_very_many_rules_the_nearest_are_told_and_the_rest_is_counted() {
+    let rule = |n: usize| {
+        format!("trigger: {{type: core.webhook}}\ncriteria: {{trigger.n: {{type: equals, pattern: {n}}}}}\naction: {{ref: core.noop}}\n")
+    };
+    let many = (0..150).fold(TestSite::new(), |site, n| site.file(&format!("rules/r{n}.yaml"), &rule(n)));
+    let server = Server::start(&many).await;
+    let (_, taken) = server.webhook("generic", "{\"n\": 149}").await;
+    let id = taken["events"][0]["id"].as_str().unwrap().to_string();
+    let (_, why) = server.get(&format!("/api/v1/events/{id}/why")).await;
+    let rules = why["rules"].as_array().unwrap();
+    assert_eq!((rules.len(), &rules[0]["rule"], &why["more"]), (100, &json!("default.r149"), &json!({"criteria_not_held": 50})));
+    let said = many.cli(&["event", "why", &id, "--server", &server.url]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("and more rules of this trigger: 50 criteria_not_held"), "{said}");
 }

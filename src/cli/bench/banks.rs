@@ -1,13 +1,13 @@
 //! Banks of rules, and events for them, the same every time. All rules of a bank listen to one trigger.
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::model::event::Event;
 use crate::model::ids::IdSource;
 use crate::model::json::RawJson;
 use crate::model::place::Place;
-use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Operator, Rule, Source};
+use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Operator, Rule, Source, Window, WindowKind};
 use crate::rule::book::CompiledRule;
 
 /// Events of a bank; they come round again.
@@ -129,6 +129,21 @@ impl Bank {
         let apps = if self == Self::Plain { count as u64 } else { apps(count as u64) };
         (0..EVENTS).map(|_| event(&ids, &payload(apps, count as u64, &mut mixer))).collect()
     }
+}
+
+/// A rule that counts events of hosts.
+pub(super) fn counting() -> Rule {
+    let criteria = vec![criterion("labels.kind", Operator::Equals, json!("host"))];
+    let by = Source { value: "{{trigger.labels.host}}".into(), place: Place::default() };
+    let kind = WindowKind::Count { count: 3, within: std::time::Duration::from_secs(86_400), consecutive: false };
+    Rule { window: Some(Box::new(Window { kind, by: Some(by) })), ..rule(0, criteria) }
+}
+
+/// An event of a host.
+pub(super) fn of_host(ids: &IdSource, host: &str, at: DateTime<Utc>) -> Event {
+    let mut value: Value = serde_json::from_str(&payload(1_000, 100_000, &mut Mixer(1))).unwrap_or_default();
+    value["labels"]["host"] = json!(host);
+    Event { id: ids.event(at), ..event(ids, &value.to_string()) }
 }
 
 /// So many that about every fourth event has a pair of them that some rule wants.

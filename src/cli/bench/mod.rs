@@ -1,6 +1,6 @@
 //! `signalman bench`: starts a server of its own on a site of its own, loads it from this process, and prints what it measured.
 //!
-//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`] needs no
+//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`] and [`windows`] need no
 //! server.
 
 pub mod banks;
@@ -9,6 +9,7 @@ mod load;
 mod process;
 mod rules;
 mod scenarios;
+mod windows;
 
 use serde_json::{Value, json};
 
@@ -66,6 +67,8 @@ pub(super) enum Scenario {
     Backup,
     /// Events judged by banks of up to 100,000 rules, without a server
     Rules,
+    /// Events counted in a window of a million keys, without a server
+    Windows,
 }
 
 impl Scenario {
@@ -82,6 +85,7 @@ impl Scenario {
             Self::Neighbour => "neighbour",
             Self::Backup => "backup",
             Self::Rules => "rules",
+            Self::Windows => "windows",
         }
     }
 }
@@ -95,6 +99,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
         let figures = match scenario {
             Scenario::Commits => disk::commits(common, arguments),
             Scenario::Rules => rules::rules(arguments),
+            Scenario::Windows => windows::windows(arguments),
             served => runtime.block_on(async {
                 match served {
                     Scenario::Idle => scenarios::idle(common, arguments).await,
@@ -106,7 +111,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
-                    Scenario::Commits | Scenario::Rules => Ok(Value::Null),
+                    Scenario::Commits | Scenario::Rules | Scenario::Windows => Ok(Value::Null),
                 }
             }),
         };

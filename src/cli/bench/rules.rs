@@ -16,7 +16,7 @@ use crate::rule::judge::{World, judge};
 use crate::rule::windows::Windows;
 
 /// Measurements of which the median is given.
-const RUNS: u32 = 5;
+pub(super) const RUNS: u32 = 5;
 
 pub(super) fn rules(arguments: &Arguments) -> Result<Value, String> {
     let mut figures = Map::new();
@@ -39,15 +39,14 @@ fn measured(bank: Bank, count: usize, run: Duration) -> Result<Vec<(&'static str
     let compiled_in = began.elapsed();
     let book = RuleBook::new(compiled);
     let (built, bytes) = (began.elapsed(), self::held().saturating_sub(held));
-    let mut rates = Vec::new();
-    let mut matches = 0;
-    for _ in 0..=RUNS {
-        let (done, found, took) = judged(&book, &events, run)?;
-        rates.push(done as f64 / took.as_secs_f64());
-        matches = found * events.len() / done.max(1);
-    }
-    rates.remove(0); // that one warmed up
-    rates.sort_by(f64::total_cmp);
+    let (mut windows, mut matches) = (Windows::default(), 0);
+    let rates = rates(run, || {
+        matches = 0;
+        for event in &events {
+            matches += std::hint::black_box(judge(&book, event, World::empty(), &mut windows)?).matches.len();
+        }
+        Ok(events.len())
+    })?;
     Ok(vec![
         ("events_per_second", json!(rates[rates.len() / 2].round())),
         ("events_per_second_min", json!(rates[0].round())),
@@ -60,21 +59,23 @@ fn measured(bank: Bank, count: usize, run: Duration) -> Result<Vec<(&'static str
     ])
 }
 
-/// Judges whole rounds of events until the time is over: how many, with how many matches, in what time.
-fn judged(book: &RuleBook, events: &[Event], run: Duration) -> Result<(usize, usize, Duration), String> {
-    let (mut judged, mut matches, began) = (0, 0, Instant::now());
-    let mut windows = Windows::default();
-    while began.elapsed() < run {
-        for event in events {
-            matches += std::hint::black_box(judge(book, event, World::empty(), &mut windows)?).matches.len();
+/// How many events a second, ascending: each time whole rounds are judged until the time is over.
+pub(super) fn rates(run: Duration, mut round: impl FnMut() -> Result<usize, String>) -> Result<Vec<f64>, String> {
+    let mut rates = Vec::new();
+    for _ in 0..=RUNS {
+        let (mut judged, began) = (0, Instant::now());
+        while began.elapsed() < run {
+            judged += round()?;
         }
-        judged += events.len();
+        rates.push(judged as f64 / began.elapsed().as_secs_f64());
     }
-    Ok((judged, matches, began.elapsed()))
+    rates.remove(0); // that one warmed up
+    rates.sort_by(f64::total_cmp);
+    Ok(rates)
 }
 
 /// What this thread has allocated and not freed, in bytes.
-fn held() -> u64 {
+pub(super) fn held() -> u64 {
     let read = || Some(allocatedp::read().ok()?.get().wrapping_sub(deallocatedp::read().ok()?.get()));
     read().unwrap_or(0)
 }
