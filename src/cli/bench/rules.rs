@@ -10,7 +10,6 @@ use tikv_jemalloc_ctl::thread::{allocatedp, deallocatedp};
 use super::Arguments;
 use super::banks::{Bank, SIZES};
 use super::scenarios::{MIB, rounded};
-use crate::model::event::Event;
 use crate::rule::book::RuleBook;
 use crate::rule::judge::{World, judge};
 use crate::rule::windows::Windows;
