@@ -173,7 +173,8 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let table = runner_table(&surroundings, &config);
     let (outbox, postmen) = Outbox::new(chat_adapters(&config));
     let metrics = Arc::new(Metrics::new());
-    let switches = Arc::new(switching::load(&*store).await?);
+    let switches = switching::load(&*store).await?;
+    let switches = Arc::new(switching::follow_files(&*store, &site.rules, &switches, clock.now()).await?);
     let catalog = Catalog::of(site, ruleset, switches, clock.now());
     let sensors = catalog.sensors.clone();
     let sequence = store.sequence().await?;

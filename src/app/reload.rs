@@ -12,6 +12,7 @@ use crate::config::{Environment, SiteConfig};
 use crate::engine::Engine;
 use crate::engine::catalog::Catalog;
 use crate::engine::supervise::Supervisor;
+use crate::engine::switching;
 use crate::pack::{self, Site};
 use crate::tasks;
 
@@ -67,7 +68,9 @@ impl Reload for Reloader {
         };
         let ruleset =
             store_rules(&*engine.store, &site, &*engine.clock).await.map_err(|error| ReloadError::Unavailable(error.to_string()))?;
-        let (switches, now) = (Arc::clone(&engine.catalog.get().switches), engine.clock.now());
+        let now = engine.clock.now();
+        let switches = switching::follow_files(&*engine.store, &site.rules, &engine.catalog.get().switches, now).await;
+        let switches = Arc::new(switches.map_err(|error| ReloadError::Unavailable(error.to_string()))?);
         let built = tasks::blocking(move || Catalog::of(site, ruleset, switches, now)).await;
         let catalog = built.map_err(|error| ReloadError::Unavailable(error.to_string()))?;
         let sensors = catalog.sensors.clone();

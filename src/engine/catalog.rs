@@ -62,13 +62,11 @@ impl Catalog {
         }
     }
 
-    /// The same with the switches as another catalog has them.
+    /// The same with the switches of another catalog that were thrown later.
     #[must_use]
     pub fn with_switches_of(&self, other: &Self, now: DateTime<Utc>) -> Self {
-        if Arc::ptr_eq(&self.switches, &other.switches) {
-            return self.clone();
-        }
-        let newer = other.switches.iter().filter(|(rule, history)| self.switches.get(*rule) != Some(history));
+        let last = |switches: &Switches, rule: &str| switches.get(rule).and_then(|history| history.last()).map(|last| last.at);
+        let newer = other.switches.iter().filter(|(rule, _)| last(&other.switches, rule) > last(&self.switches, rule));
         newer.fold(self.clone(), |catalog, (rule, history)| catalog.switched(rule, history.clone(), now))
     }
 

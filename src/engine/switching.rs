@@ -12,7 +12,7 @@ use crate::chat::words;
 use crate::model::event::Event;
 use crate::model::principal::Principal;
 use crate::rule::book::CompiledRule;
-use crate::rule::switch::{MOST_SWITCHES, Position, Switch};
+use crate::rule::switch::{MOST_SWITCHES, Position, Switch, is_overtaken};
 use crate::store::{Batch, Store, StoreError};
 
 /// How the settings are named that hold the switches.
@@ -32,6 +32,30 @@ pub async fn load(store: &dyn Store) -> Result<Switches, StoreError> {
         .into_iter()
         .map(|(name, value)| Ok((name[PREFIX.len()..].to_string(), serde_json::from_value(value).map_err(damaged)?)))
         .collect()
+}
+
+/// Lets the files count again that say something else than when a person threw the switch.
+///
+/// # Errors
+/// When that cannot be stored.
+pub async fn follow_files(
+    store: &dyn Store,
+    rules: &[CompiledRule],
+    switches: &Switches,
+    now: DateTime<Utc>,
+) -> Result<Switches, StoreError> {
+    let (mut followed, mut batch) = (switches.clone(), Batch::default());
+    for rule in rules {
+        let Some(history) = followed.get_mut(&rule.rule.reference[..]).filter(|history| is_overtaken(rule.rule.enabled, history)) else {
+            continue;
+        };
+        add(history, thrown(rule, Position::File, "its file".into(), now));
+        batch.settings.push((format!("{PREFIX}{}", rule.rule.reference), json!(history)));
+    }
+    if !batch.is_empty() {
+        store.commit(&batch).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    }
+    Ok(followed)
 }
 
 /// Switches a rule on or off. Answers whether that changed anything.
@@ -77,8 +101,12 @@ fn thrown(rule: &CompiledRule, to: Position, by: String, at: DateTime<Utc>) -> S
 
 fn with(catalog: &Arc<Catalog>, rule: &CompiledRule, thrown: &Switch) -> Vec<Switch> {
     let mut history = catalog.switches.get(&rule.rule.reference).cloned().unwrap_or_default();
-    history.push(thrown.clone());
+    add(&mut history, thrown.clone());
+    history
+}
+
+fn add(history: &mut Vec<Switch>, thrown: Switch) {
+    history.push(thrown);
     let spare = history.len().saturating_sub(MOST_SWITCHES);
     history.drain(..spare);
-    history
 }

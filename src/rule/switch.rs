@@ -32,6 +32,8 @@ pub enum Position {
     Off,
     /// It is not tried, since its guard used up its budget too often.
     Quarantined,
+    /// What its file says counts again, since that has been changed.
+    File,
 }
 
 /// Switches that are remembered of one rule, at most.
@@ -44,8 +46,15 @@ pub fn in_force<'s>(enabled: bool, revision: &Revision, switches: &'s [Switch], 
     let counts = match last.to {
         Position::On | Position::Off => last.file_enabled == enabled,
         Position::Quarantined => last.revision == *revision,
+        Position::File => false,
     };
     counts.then_some(last)
+}
+
+/// Whether a person's switch has been overtaken by the rule's file: once it is, it stays so, whatever the file says later.
+#[must_use]
+pub fn is_overtaken(enabled: bool, switches: &[Switch]) -> bool {
+    switches.last().is_some_and(|last| matches!(last.to, Position::On | Position::Off) && last.file_enabled != enabled)
 }
 
 /// Why a rule is not tried at a time, if so, and more about it.
@@ -80,5 +89,8 @@ mod tests {
         assert_eq!(position(true, "b", 25), Some(Position::On));
         assert_eq!(position(true, "a", 30), Some(Position::Quarantined));
         assert_eq!(position(true, "b", 30), None);
+        let file = [&switches[..1], &[switch(15, Position::File, false)]].concat();
+        assert_eq!(in_force(true, &revision("a"), &file, at(16)), None, "not again when the file says what it said then");
+        assert!(is_overtaken(false, &switches[..1]) && !is_overtaken(true, &switches[..1]) && !is_overtaken(true, &file));
     }
 }
