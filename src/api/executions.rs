@@ -13,8 +13,8 @@ use super::ApiState;
 use super::listing::{PageQuery, execution_id};
 use super::problem::Problem;
 use super::webhooks::read_json;
-use crate::engine::Engine;
 use crate::engine::ingest::cause;
+use crate::engine::{Engine, owned};
 use crate::model::action::masked;
 use crate::model::execution::{Execution, Status};
 use crate::model::principal::Principal;
@@ -43,7 +43,9 @@ pub(super) async fn request(
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let requested: Requested = read_json(body, state.body_bytes).await?;
-    let execution = state.engine.request(&requested.action, &requested.parameters, principal, cause(&headers)).await?;
+    let (engine, cause) = (Arc::clone(&state.engine), cause(&headers));
+    let asked = owned(async move { engine.request(&requested.action, &requested.parameters, principal, cause).await });
+    let execution = asked.await??;
     Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
 }
 

@@ -14,7 +14,7 @@ use super::ApiState;
 use super::listing::{page_limit, query};
 use super::problem::Problem;
 use super::webhooks::read_json;
-use crate::engine::keys;
+use crate::engine::{keys, owned};
 
 /// A page with so many bytes of values takes no further key.
 const PAGE_BYTES: usize = 1 << 20;
@@ -62,12 +62,14 @@ pub(super) async fn set(State(state): State<Arc<ApiState>>, Path(name): Path<Str
     keys::check_name(&name).map_err(Problem::invalid)?;
     let Given { value } = read_json(body, state.body_bytes).await?;
     keys::check_value(&name, &value).map_err(Problem::invalid)?;
-    let is_new = keys::set(&state.engine, &name, value.clone()).await?;
+    let (engine, key, given) = (Arc::clone(&state.engine), name.clone(), value.clone());
+    let is_new = owned(async move { keys::set(&engine, &key, given).await }).await??;
     Ok(Json(json!({"name": name, "value": value, "new": is_new})))
 }
 
 pub(super) async fn delete(State(state): State<Arc<ApiState>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     keys::check_name(&name).map_err(Problem::invalid)?;
-    keys::delete(&state.engine, &name).await?;
+    let (engine, key) = (Arc::clone(&state.engine), name.clone());
+    owned(async move { keys::delete(&engine, &key).await }).await??;
     Ok(Json(json!({"name": name, "deleted": true})))
 }

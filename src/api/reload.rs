@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::ApiState;
 use super::problem::Problem;
+use crate::engine::owned;
 
 /// Port: what reads the site again while it runs.
 #[async_trait]
@@ -49,7 +50,8 @@ pub enum ReloadError {
 }
 
 pub(super) async fn reload(State(state): State<Arc<ApiState>>) -> Result<Json<Reloaded>, Problem> {
-    match state.reload.reload().await {
+    let reload = Arc::clone(&state.reload);
+    match owned(async move { reload.reload().await }).await? {
         Ok(reloaded) => Ok(Json(reloaded)),
         Err(ReloadError::Faulty(faults)) => Err(Problem::faulty_site(&faults)),
         Err(ReloadError::Unavailable(detail)) => Err(Problem::unavailable(detail)),

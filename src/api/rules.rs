@@ -16,6 +16,7 @@ use super::problem::Problem;
 use super::webhooks::read_json;
 use crate::document::fault::SourceFile;
 use crate::engine::catalog::Catalog;
+use crate::engine::owned;
 use crate::engine::rehearse::{self, Rehearsal, rehearse};
 use crate::engine::switching::switch;
 use crate::model::duration;
@@ -69,7 +70,8 @@ pub(super) async fn disable(
 }
 
 async fn thrown(state: &ApiState, name: &str, on: bool, by: &Principal) -> Result<Json<Value>, Problem> {
-    let changed = switch(&state.engine, name, on, by).await?;
+    let (engine, rule, by) = (Arc::clone(&state.engine), name.to_string(), by.clone());
+    let changed = owned(async move { switch(&engine, &rule, on, &by).await }).await??;
     let catalog = state.engine.catalog.get();
     let mut shown = standing(state, &catalog, find(&catalog, name)?);
     shown["changed"] = changed.into();

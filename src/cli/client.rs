@@ -42,7 +42,13 @@ impl ApiClient {
     /// # Errors
     /// When there is no token.
     pub fn new(common: &Common, environment: &Environment) -> Result<Self, Failure> {
-        let site = config::load(&common.site, environment, &mut Faults::default());
+        let mut faults = Faults::default();
+        let site = config::load(&common.site, environment, &mut faults);
+        if !faults.allow() && common.server.is_none() && environment.get(SERVER_VARIABLE).is_none() {
+            let faults: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
+            let faults = faults.join("\n\n");
+            return Err(Failure::misuse(format!("which server is meant cannot be told from the site; name it with --server\n\n{faults}")));
+        }
         Self::of(common, environment, &site)
     }
 

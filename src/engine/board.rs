@@ -124,6 +124,14 @@ impl Board {
         down.filter_map(|status| status.down_since).min()
     }
 
+    /// Since when a sensor fails, whether it counts as down yet or not.
+    #[must_use]
+    pub fn failing_since(&self, sensor: &str) -> Option<DateTime<Utc>> {
+        let inner = self.lock();
+        let status = inner.sensors.get(sensor)?;
+        status.failing_since.or(status.down_since)
+    }
+
     /// The outages that have ended: the last 1,000 of two days, oldest first.
     #[must_use]
     pub fn outages(&self) -> Vec<Outage> {

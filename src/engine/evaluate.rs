@@ -144,7 +144,11 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
     let catalog = engine.catalog.get();
     ruling::prepare(engine, &catalog).await?;
     engine.store.health().await?;
-    let found = engine.ruling.state().windows.silences(now.timestamp_millis(), SILENCES_TOGETHER);
+    let found = {
+        let mut state = engine.ruling.state();
+        state.look_at(&engine.sensors, now);
+        state.windows.silences(now.timestamp_millis(), SILENCES_TOGETHER)
+    };
     let mut told = Vec::new();
     for silence in found {
         let Some(rule) = catalog.rules.get(&silence.rule) else { continue };
@@ -153,15 +157,18 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
             engine.ruling.state().windows.wait_again(&silence, now.timestamp_millis());
             continue;
         }
+        let uncommitted =
+            prepared.batch.events.iter().find(|stored| Some(stored.event.id) == silence.last).map(|stored| stored.event.clone());
         let last = match silence.last {
-            Some(id) => match engine.store.event(id).await {
+            Some(id) if uncommitted.is_none() => match engine.store.event(id).await {
                 Ok(stored) => stored.map(|stored| stored.event),
                 Err(error) => {
-                    engine.ruling.set_stale(); // what was taken from the windows is read again
-                    return Err(error);
+                    tracing::warn!(rule = &*silence.rule, key = silence.key, "a silence is told later: {error}");
+                    engine.ruling.state().windows.tell_later(&silence, now.timestamp_millis());
+                    continue;
                 }
             },
-            None => None,
+            _ => uncommitted,
         };
         let deadline = DateTime::from_timestamp_millis(silence.deadline).unwrap_or(now);
         let last = last.unwrap_or_else(|| nothing_yet(rule, &silence.key, deadline));
@@ -182,7 +189,7 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
             continue;
         }
         let cause = Asked {
-            id: ExecutionId::of_silence(&silence.rule, &silence.key, deadline),
+            id: ExecutionId::of_silence(&silence.rule, &silence.key, silence.last, deadline),
             event: silence.last,
             key: last.key.clone(),
             depth: last.depth,
@@ -228,7 +235,7 @@ struct InFlight {
 impl InFlight {
     fn start(engine: &Arc<Engine>, prepared: Prepared) -> Self {
         let mut prepared = prepared;
-        prepared.batch.windows = engine.ruling.state().windows.take_changes();
+        prepared.batch.windows = engine.ruling.state().take_changes();
         let known = prepared.batch.sightings.iter().map(|sighting| (sighting.key.clone(), sighting.clone())).collect();
         let engine = Arc::clone(engine);
         Self { known, committed: tasks::spawn_bounded(async move { commit(&engine, prepared).await }) }
@@ -320,7 +327,10 @@ async fn commit(engine: &Engine, prepared: Prepared) -> bool {
                 let error = match error {
                     CommitError::Store(error) => AcceptError::Unavailable(error.to_string()),
                     // Another node was faster; the sender's next try will find its answer.
-                    CommitError::Conflict { what } => AcceptError::Unavailable(format!("{what} was taken by another process; try again")),
+                    CommitError::Conflict { what } => {
+                        tracing::warn!("events were refused: {what} has changed meanwhile");
+                        AcceptError::Unavailable(format!("{what} was taken by another process; try again"))
+                    }
                 };
                 refuse(evaluated, &error);
                 return false;
@@ -329,6 +339,7 @@ async fn commit(engine: &Engine, prepared: Prepared) -> bool {
         let took = (engine.clock.now() - started).to_std().unwrap_or_default();
         engine.metrics.commit_seconds.observe(took.as_secs_f64());
     }
+    switching::take_effect(engine, &batch.settings);
     count(engine, &batch.events, &evaluated);
     for execution in batch.requested.iter().filter(|execution| execution.state.status.is_final()) {
         engine.metrics.executions.with_label_values(&[execution.state.status.name()]).inc();

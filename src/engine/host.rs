@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::Engine;
+use crate::model::event::Cause;
 use crate::model::failure::Failure;
 use crate::model::ids::{ExecutionId, MessageId};
 use crate::model::message::{Delivery, Message, bounded};
@@ -36,8 +37,8 @@ impl Host for EngineHost {
         self.engine()?.store.key(pack, name).await.map_err(|error| error.to_string())
     }
 
-    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>) -> Result<(), String> {
-        self.engine()?.set_key(pack, name, value).await.map_err(|error| error.to_string())
+    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), String> {
+        self.engine()?.set_key(pack, name, value, cause).await.map_err(|error| error.to_string())
     }
 
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure> {

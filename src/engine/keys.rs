@@ -54,7 +54,7 @@ pub async fn set(engine: &Engine, name: &str, value: Value) -> Result<bool, Requ
     if is_new && keys.len() >= MAX_KEYS {
         return Err(RequestError::Conflict(format!("there are {MAX_KEYS} keys already, and no more are kept; delete some first")));
     }
-    engine.change_key(SYSTEM, name, Some(value), true).await?;
+    engine.change_key(SYSTEM, name, Some(value), None, true).await?;
     Ok(is_new)
 }
 
@@ -67,7 +67,7 @@ pub async fn delete(engine: &Engine, name: &str) -> Result<(), RequestError> {
     if !engine.ruling.keys().contains_key(name) {
         return Err(missing(engine, name));
     }
-    Ok(engine.change_key(SYSTEM, name, None, true).await?)
+    Ok(engine.change_key(SYSTEM, name, None, None, true).await?)
 }
 
 /// The value of a key.

@@ -205,6 +205,14 @@ impl From<CommitError> for RequestError {
     }
 }
 
+/// Runs what must not be left half done when whoever waits for it goes away, as a client whose connection breaks.
+///
+/// # Errors
+/// When it panicked, or the process ends.
+pub async fn owned<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, StoreError> {
+    crate::tasks::spawn_bounded(work).await.map_err(|error| StoreError::Unavailable(format!("it was cut off: {error}")))
+}
+
 impl Engine {
     /// Puts the parts together; the receiver is for [`conduct::run`]. `sequence` is the number of the last commit.
     #[must_use]
@@ -279,17 +287,26 @@ impl Engine {
     ///
     /// # Errors
     /// When it cannot be stored.
-    pub async fn set_key(&self, pack: &str, name: &str, value: Option<Value>) -> Result<(), CommitError> {
+    pub async fn set_key(self: &Arc<Self>, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), CommitError> {
         // Only where somebody sees the order of changes; scripts do not wait for each other.
         let is_seen = pack == ruling::SYSTEM || self.catalog.get().rules.has_listeners(own::KEY_CHANGED);
         let _alone = if is_seen { Some(self.ruling.changing_keys.lock().await) } else { None };
-        self.change_key(pack, name, value, is_seen).await
+        let (engine, pack, name) = (Arc::clone(self), pack.to_string(), name.to_string());
+        let changed = owned(async move { engine.change_key(&pack, &name, value, cause, is_seen).await }).await;
+        changed.unwrap_or_else(|error| Err(error.into()))
     }
 
     /// The caller sees to the order of changes.
-    async fn change_key(&self, pack: &str, name: &str, value: Option<Value>, is_seen: bool) -> Result<(), CommitError> {
+    async fn change_key(
+        &self,
+        pack: &str,
+        name: &str,
+        value: Option<Value>,
+        cause: Option<Cause>,
+        is_seen: bool,
+    ) -> Result<(), CommitError> {
         let before = if is_seen { self.store.key(pack, name).await? } else { None };
-        let pending: Vec<_> = own::key_changed(self, pack, name, before.as_ref(), value.as_ref()).into_iter().collect();
+        let pending: Vec<_> = own::key_changed(self, pack, name, [before.as_ref(), value.as_ref()], cause).into_iter().collect();
         let change = KeyChange { pack: pack.into(), name: name.into(), value: value.clone() };
         let has_event = !pending.is_empty();
         self.store.commit(&Batch { keys: vec![change], pending, ..Batch::default() }).await?;

@@ -104,12 +104,18 @@ pub fn finished(engine: &Engine, catalog: &Catalog, execution: &Execution) -> Op
 
 /// The event of a key's change, if a rule listens.
 #[must_use]
-pub fn key_changed(engine: &Engine, pack: &str, name: &str, before: Option<&Value>, value: Option<&Value>) -> Option<PendingEvent> {
+pub fn key_changed(
+    engine: &Engine,
+    pack: &str,
+    name: &str,
+    [before, value]: [Option<&Value>; 2],
+    cause: Option<Cause>,
+) -> Option<PendingEvent> {
     if before == value || !engine.catalog.get().rules.has_listeners(KEY_CHANGED) {
         return None;
     }
     let payload = json!({"scope": pack, "name": name, "before": before, "value": value, "deleted": value.is_none()});
-    Some(event(engine, KEY_CHANGED, &format!("{pack}.{name}"), &payload, engine.clock.now(), None))
+    Some(event(engine, KEY_CHANGED, &format!("{pack}.{name}"), &payload, engine.clock.now(), cause))
 }
 
 /// The event of a rule's quarantine, if a rule listens.

@@ -421,7 +421,7 @@ impl Stage {
     async fn silences_in_force(&mut self, engine: &Engine) -> Result<(), StoreError> {
         for (silence, place) in std::mem::take(&mut self.silences) {
             let deadline = DateTime::from_timestamp_millis(silence.deadline).unwrap_or(self.now);
-            let id = ExecutionId::of_silence(&silence.rule, &silence.key, deadline);
+            let id = ExecutionId::of_silence(&silence.rule, &silence.key, silence.last, deadline);
             let then = engine.store.execution(id).await?.is_some();
             self.compare(true, then);
             let Some(place) = place else { continue };

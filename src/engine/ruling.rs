@@ -13,7 +13,7 @@ use crate::model::window::{WindowChange, WindowKey};
 use crate::rule::ceiling::Ceiling;
 use crate::rule::windows::outages::Outages;
 use crate::rule::windows::{Needed, OpenWindow, Windows};
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Batch, Page, Store, StoreError};
 
 /// The pack that owns the keys that rules see as `kv.system`.
 pub const SYSTEM: &str = "system";
@@ -84,12 +84,11 @@ impl Ruling {
 
     pub(super) fn note_key(&self, name: &str, value: Option<Value>) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = BTreeMap::clone(&keys);
+        let changed = Arc::make_mut(&mut keys); // copied only where somebody holds it right now
         match value {
             Some(value) => changed.insert(name.to_string(), value),
             None => changed.remove(name),
         };
-        *keys = Arc::new(changed);
     }
 
     /// What is remembered may differ from what is stored: it is read anew before it is used.
@@ -121,7 +120,11 @@ pub async fn load(engine: &Engine) -> Result<(), StoreError> {
     let alive = engine.store.setting(ALIVE).await?;
     let now = engine.clock.now().timestamp_millis();
     let mut outages: Outages = alive.as_ref().and_then(|alive| serde_json::from_value(alive["outages"].clone()).ok()).unwrap_or_default();
-    if let Some(last) = alive.as_ref().and_then(|alive| alive["at"].as_i64()) {
+    // It was there when the newest event came, too.
+    let newest =
+        engine.store.events(Page { before: None, limit: 1 }).await?.first().map(|event| event.event.received_at.timestamp_millis());
+    let known = alive.as_ref().and_then(|alive| alive["at"].as_i64());
+    if let Some(last) = known.max(newest).filter(|last| *last < now) {
         outages.begin(None, last);
         outages.end(None, now);
     }
@@ -198,12 +201,7 @@ impl State {
 
     /// What is done every second: what has no meaning any more is forgotten, and it is noted whether anything could come.
     pub(super) fn tick(&mut self, is_out: bool, sensors: &Board, now: DateTime<Utc>) {
-        for trigger in self.windows.waited_triggers() {
-            match sensors.down_since(&trigger) {
-                Some(since) => self.windows.outages.begin(Some(&trigger), since.timestamp_millis()),
-                None => self.windows.outages.end(Some(&trigger), now.timestamp_millis()),
-            };
-        }
+        self.look_at(sensors, now);
         let now = now.timestamp_millis();
         self.windows.sweep(now);
         self.ceilings.retain(|_, ceiling| !ceiling.is_over(now));
@@ -215,6 +213,22 @@ impl State {
                 self.windows.outages.end(None, now)
             };
         }
+    }
+
+    /// Notes which of the sensors whose silence is waited for cannot tell anything now.
+    pub(super) fn look_at(&mut self, sensors: &Board, now: DateTime<Utc>) {
+        let names = self.windows.sources().iter().filter(|source| source.starts_with("sensor/"));
+        for source in names.cloned().collect::<Vec<_>>() {
+            match sensors.failing_since(&source["sensor/".len()..]) {
+                Some(since) => self.windows.outages.begin(Some(&source), since.timestamp_millis()),
+                None => self.windows.outages.end(Some(&source), now.timestamp_millis()),
+            };
+        }
+    }
+
+    /// What changed in the windows, to be committed with what it decided. Nothing while it may differ from what is stored.
+    pub(super) fn take_changes(&mut self) -> Vec<WindowChange> {
+        if self.stale { Vec::new() } else { self.windows.take_changes() }
     }
 
     /// What is stored from time to time so that a restart knows for how long nothing could come.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::catalog::Catalog;
 use super::{Engine, RequestError, notices, own};
 use crate::chat::words;
 use crate::model::event::Event;
 use crate::model::principal::Principal;
+use crate::model::reason::Reason;
 use crate::rule::book::CompiledRule;
 use crate::rule::switch::{MOST_SWITCHES, Position, Switch, is_overtaken};
 use crate::store::{Batch, Store, StoreError};
@@ -66,10 +67,15 @@ pub async fn switch(engine: &Engine, reference: &str, on: bool, by: &Principal) 
     let _alone = engine.ruling.changing_rules.lock().await;
     let catalog = engine.catalog.get();
     let Some(rule) = catalog.rules.get(reference) else { return Err(RequestError::NotFound(catalog.no_rule(reference))) };
-    if catalog.off.contains_key(reference) != on {
+    let to = if on { Position::On } else { Position::Off };
+    let is_there = match catalog.off.get(reference) {
+        None => on,
+        // One in quarantine can be switched off all the same: then it stays off when it is changed.
+        Some((reason, _)) => !on && *reason == Reason::Disabled,
+    };
+    if is_there {
         return Ok(false);
     }
-    let to = if on { Position::On } else { Position::Off };
     let thrown = thrown(rule, to, by.describe(), engine.clock.now());
     let history = with(&catalog, rule, &thrown);
     let setting = (format!("{PREFIX}{reference}"), json!(history));
@@ -79,20 +85,33 @@ pub async fn switch(engine: &Engine, reference: &str, on: bool, by: &Principal) 
     Ok(true)
 }
 
-/// Takes a rule out of service whose guard used up its budget too often; what is to be stored goes into the batch.
+/// Takes a rule out of service whose guard used up its budget too often; what is to be stored goes into the batch. Once that is durable,
+/// [`take_effect`] says so.
 pub(super) fn quarantine(engine: &Engine, rule: &CompiledRule, event: &Event, batch: &mut Batch) {
     let (reference, at) = (&rule.rule.reference, event.received_at);
     let catalog = engine.catalog.get();
-    if catalog.off.contains_key(&reference[..]) {
+    let setting = format!("{PREFIX}{reference}");
+    if catalog.off.contains_key(&reference[..]) || batch.settings.iter().any(|(name, _)| *name == setting) {
         return;
     }
     let history = with(&catalog, rule, &thrown(rule, Position::Quarantined, "Signalman".into(), at));
     let text = words::quarantined(reference, &event.id.short());
     tracing::error!(rule = reference, "{text}");
-    batch.settings.push((format!("{PREFIX}{reference}"), json!(history)));
+    batch.settings.push((setting, json!(history)));
     batch.messages.extend(notices::to_owner(&catalog, &rule.rule, engine.ids.message(at), text, at));
     batch.pending.extend(own::quarantined(engine, &catalog, reference, at));
-    engine.catalog.update(|catalog| catalog.switched(reference, history.clone(), at));
+}
+
+/// Lets the switches of a commit that is durable take effect.
+pub(super) fn take_effect(engine: &Engine, settings: &[(String, Value)]) {
+    let now = engine.clock.now();
+    for (name, value) in settings {
+        if let Some(reference) = name.strip_prefix(PREFIX)
+            && let Ok(history) = serde_json::from_value::<Vec<Switch>>(value.clone())
+        {
+            engine.catalog.update(|catalog| catalog.switched(reference, history.clone(), now));
+        }
+    }
 }
 
 fn thrown(rule: &CompiledRule, to: Position, by: String, at: DateTime<Utc>) -> Switch {

@@ -155,13 +155,11 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
     let catalog = engine.catalog.get();
     let reference = &rule.rule.reference;
     let stored = event.verdicts.iter().find(|stored| stored.rule == *reference && stored.revision == rule.revision);
-    let mut keys = engine.ruling.keys().as_ref().clone();
-    for (name, then) in &event.keys {
-        match then {
-            Value::Null => keys.remove(name), // it was not there
-            then => keys.insert(name.clone(), then.clone()),
-        };
-    }
+    let now = engine.ruling.keys();
+    // Null: it was not there.
+    let known =
+        |name: &String| Some((name.clone(), event.keys.get(name).or_else(|| now.get(name)).filter(|value| !value.is_null())?.clone()));
+    let keys = rule.keys().iter().filter_map(known).collect();
     let switches = catalog.switches.get(reference).map_or(&[][..], Vec::as_slice);
     let known = Known {
         keys,

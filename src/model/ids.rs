@@ -92,11 +92,12 @@ impl ExecutionId {
 }
 
 impl ExecutionId {
-    /// The id of the execution that `rule` asks for because nothing came for `key` until the deadline.
+    /// The id of the execution that `rule` asks for because nothing came for `key` after an event until the deadline.
     #[must_use]
-    pub fn of_silence(rule: &str, key: &str, deadline: DateTime<Utc>) -> Self {
+    pub fn of_silence(rule: &str, key: &str, after: Option<EventId>, deadline: DateTime<Utc>) -> Self {
         let ms = u64::try_from(deadline.timestamp_millis()).unwrap_or(0);
-        let parts: &[&[u8]] = &[b"silence", rule.as_bytes(), key.as_bytes(), &ms.to_be_bytes()];
+        let after = after.map_or([0; 16], EventId::to_bytes);
+        let parts: &[&[u8]] = &[b"silence", rule.as_bytes(), key.as_bytes(), &after, &ms.to_be_bytes()];
         Self(derived(Ulid::from_parts(ms, 0), parts))
     }
 

@@ -29,6 +29,9 @@ pub enum WindowState {
         event: Option<EventId>,
         /// Whether it still waits.
         armed: bool,
+        /// Where the last event came from, such as `sensor/core.nightly`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
     },
     /// Of a throttle.
     Throttle {

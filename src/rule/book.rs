@@ -208,10 +208,8 @@ impl CompiledRule {
 
     /// What is to be remembered of it.
     pub fn needed(&self) -> impl Iterator<Item = Needed> {
-        let trigger: Arc<str> = self.rule.trigger.as_str().into();
         self.window.iter().chain(&self.throttle).map(move |keyed| Needed {
             rule: Arc::clone(&self.name),
-            trigger: Arc::clone(&trigger),
             definition: keyed.definition.clone(),
             hash: keyed.hash,
         })

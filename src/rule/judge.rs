@@ -12,7 +12,7 @@ use super::fields::Fields;
 use super::operators::{Surroundings, equal_seen};
 use super::seen::Seen;
 use super::switch;
-use super::windows::{Answer, Windows};
+use super::windows::{Answer, Origin, Windows};
 use crate::model::duration;
 use crate::model::event::Event;
 use crate::model::ids::ExecutionId;
@@ -438,8 +438,11 @@ fn hold_back(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, windows: &
             Ok(key) => key,
             Err(error) => return Decision::because(Reason::KeyFailed, error),
         };
-        let answer =
-            if is_throttle { windows.pass(&rule.name, &key, at, now) } else { windows.hold(&rule.name, &key, at, now, facts.event.id) };
+        let answer = if is_throttle {
+            windows.pass(&rule.name, &key, at, now)
+        } else {
+            windows.hold(&rule.name, &key, at, now, Origin { id: facts.event.id, source: &facts.event.source })
+        };
         if answer != Answer::Fires {
             return held(&answer, &key);
         }
@@ -451,7 +454,8 @@ fn miss(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, windows: &mut W
     if let Some(window) = &placed.rule.window
         && let Ok(key) = key(window, placed, fields, facts, false)
     {
-        windows.miss(&placed.rule.name, &key);
+        let (at, now) = facts.at();
+        windows.miss(&placed.rule.name, &key, at, now);
     }
 }
 

@@ -51,7 +51,7 @@ impl KeyMaker {
                     match part {
                         Part::Literal(text) => key.push_str(text),
                         Part::Field(_, name) => match fields.next() {
-                            None | Some(Seen::Missing) => return Err(format!("`{name}` is missing")),
+                            None | Some(Seen::Missing | Seen::Null) => return Err(format!("`{name}` is missing")),
                             Some(Seen::Nested(_)) => return Err(format!("`{name}` is a list or an object, and a key is text")),
                             Some(Seen::Text(text)) => key.push_str(text),
                             Some(other) => key.push_str(&plain(&other.to_value())),
@@ -61,6 +61,7 @@ impl KeyMaker {
                 Ok(key)
             }
             Self::Template(template) => match template.render(scope()?)? {
+                Value::Null => Err("`by` gave nothing".into()),
                 nested @ (Value::Array(_) | Value::Object(_)) => Err(format!("`by` gave {nested}, and a key is text")),
                 value => Ok(plain(&value)),
             },
@@ -117,12 +118,7 @@ mod tests {
     #[test]
     fn fields_and_templates_give_the_same() {
         let payload = json!({"labels": {"app": "shop", "zone-a": 7}, "ok": true, "n": 1.5, "none": null, "list": [1]});
-        for by in [
-            "{{trigger.labels.app}}",
-            "{{ trigger.labels.app }}/{{trigger.labels.zone-a}}!",
-            "x",
-            "{{trigger.ok}} {{trigger.n}}|{{trigger.none}}",
-        ] {
+        for by in ["{{trigger.labels.app}}", "{{ trigger.labels.app }}/{{trigger.labels.zone-a}}!", "x", "{{trigger.ok}} {{trigger.n}}"] {
             let template = ValueTemplate::compile(&Value::from(by), &["trigger"]).unwrap();
             let text = template.render(&Scope::new(vec![("trigger", payload.clone())])).unwrap();
             assert!(parts(by).is_some(), "{by}");
@@ -130,6 +126,8 @@ mod tests {
         }
         assert_eq!(make("<% trigger.n * 2.0 %>", &payload).unwrap(), "3.0");
         assert_eq!(make("{{trigger.labels.zone}}", &payload).unwrap_err(), "`trigger.labels.zone` is missing");
+        assert_eq!(make("{{trigger.none}}", &payload).unwrap_err(), "`trigger.none` is missing");
+        assert_eq!(make("<% trigger.none %>", &payload).unwrap_err(), "`by` gave nothing");
         assert!(make("{{trigger.list}}", &payload).unwrap_err().contains("a key is text"));
         assert!(make("<% trigger.list %>", &payload).unwrap_err().contains("a key is text"));
         for other in ["{{upper trigger.labels.app}}", "{{trigger.list.[0]}}", "{{#if trigger.ok}}a{{/if}}", "\\{{x", "{{event.id}}"] {

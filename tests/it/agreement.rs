@@ -161,7 +161,7 @@ impl Round {
         if random.one_in(4) {
             let name = *random.of(KEYS);
             let value = (!random.one_in(5)).then(|| if name == "open" { json!(random.one_in(2)) } else { index::scalar(random) });
-            self.app.engine.set_key("system", name, value.clone()).await.unwrap();
+            self.app.engine.set_key("system", name, value.clone(), None).await.unwrap();
             match value {
                 Some(value) => self.keys.insert(name.into(), value),
                 None => self.keys.remove(name),

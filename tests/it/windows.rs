@@ -252,6 +252,47 @@ async fn silence_runs_something_once_and_our_own_outage_is_no_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_silence_is_told_once_whatever_comes_late_and_knows_the_event_before_it_is_durable() {
+    let start = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+    let (site, space, clock) = (site(&[("silent", SILENT)]), MemorySpace::default(), SimulatedClock::at(start));
+    let still = Still::start(&site, &space, clock.clone()).await;
+    // Long due when it comes.
+    let at = |n: u64, ago: i64| event(clock_number(), &json!({"key": "a", "n": n}), Some(start - chrono::Duration::minutes(ago)));
+    still.world.app.journal.accept(vec![at(1, 11)]).await.unwrap();
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(still.has(1).await[0].request.parameters["n"], json!(1), "its payload is known");
+    // The same again, and one that is older: neither is news.
+    for (n, ago) in [(2, 11), (3, 11), (4, 12)] {
+        let accepted = still.world.app.journal.accept(vec![at(n, ago)]).await.unwrap();
+        let stored = still.store.event(accepted[0].id).await.unwrap().unwrap();
+        assert_eq!(stored.verdicts[0].reason, Reason::Late, "event {n}");
+    }
+    clock.advance(minutes(30));
+    assert_eq!(still.send(json!({"key": "b", "n": 5})).await, [Reason::WindowArmed]);
+    assert_eq!(executions(&*still.store).await.len(), 1);
+    still.world.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_through_the_datastore_ends_too() {
+    let rule = "trigger: {type: core.key_changed, parameters: {scope: loops}}\naction: {ref: loops.count}\n";
+    let site = site(&[("again", rule)])
+        .file("packs/loops/pack.yaml", "ref: loops\ncapabilities: {kv: read_write}\n")
+        .file("packs/loops/actions/count.yaml", "runner_type: rhai\n")
+        .file("packs/loops/actions/count.rhai", "fn run(params) { kv.set(\"n\", (kv.get(\"n\") ?? 0) + 1); }");
+    let (space, clock) = (MemorySpace::default(), SimulatedClock::at(DateTime::from_timestamp(1_700_000_000, 0).unwrap()));
+    let still = Still::start(&site, &space, clock).await;
+    still.world.app.engine.set_key("loops", "n", Some(json!(0)), None).await.unwrap();
+    eventually("the chain to end", || async {
+        let events = still.store.events(Page { before: None, limit: 100 }).await.unwrap();
+        events.iter().any(|event| event.set_aside.as_ref().is_some_and(|aside| aside.reason == Reason::Loop)).then_some(())
+    })
+    .await;
+    assert_eq!(executions(&*still.store).await.len(), 9);
+    still.world.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_throttle_holds_silences_and_a_rule_that_is_off_waits_anew() {
     let rule = SILENT.replace("by: \"{{trigger.key}}\"}\n", "by: \"{{trigger.key}}\"}\nthrottle: {once_per: 1h}\n");
     let named = "trigger: {type: t.e}\nwindow: {absent_for: 10m, keys: [x], by: \"{{trigger.key}}\"}\naction: {ref: t.noop, parameters: {text: x}}\n";
@@ -347,7 +388,7 @@ async fn ends_of_executions_and_changes_of_keys_are_events_and_loops_end() {
     let quiet = site(&[("ran", ran), ("changed", changed)]);
     let still = Still::start(&quiet, &space, clock.clone()).await;
     assert_eq!(still.send(json!({"n": 1})).await, [Reason::GuardNotHeld], "there is no such key");
-    still.world.app.engine.set_key("system", "wanted", Some(json!(7))).await.unwrap();
+    still.world.app.engine.set_key("system", "wanted", Some(json!(7)), None).await.unwrap();
     assert_eq!(still.has(1).await[0].request.parameters["text"], json!("7"));
     assert_eq!(still.send(json!({"n": 1})).await, [Reason::Matched]);
     still.has(2).await;

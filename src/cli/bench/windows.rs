@@ -16,7 +16,7 @@ use crate::model::event::Event;
 use crate::model::ids::IdSource;
 use crate::rule::book::{CompiledRule, RuleBook};
 use crate::rule::judge::{World, judge};
-use crate::rule::windows::{Needed, Windows};
+use crate::rule::windows::{Needed, Origin, Windows};
 
 /// Keys that the window remembers.
 const KEYS: u64 = 1_000_000;
@@ -38,7 +38,13 @@ pub(super) fn windows(arguments: &Arguments) -> Result<Value, String> {
     let mut windows = Windows::default();
     windows.fit(&needed, start.timestamp_millis());
     for key in 0..KEYS {
-        windows.hold(&name, &host(key), start.timestamp_millis(), start.timestamp_millis(), ids.event(start));
+        windows.hold(
+            &name,
+            &host(key),
+            start.timestamp_millis(),
+            start.timestamp_millis(),
+            Origin { id: ids.event(start), source: "bench" },
+        );
         if key % 4_096 == 0 {
             windows.take_changes();
         }

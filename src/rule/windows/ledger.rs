@@ -1,5 +1,7 @@
 //! What is remembered of one key, small.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::{AHEAD_MS, Answer};
@@ -26,6 +28,11 @@ impl Count {
 
     pub(super) fn is_over(&self, now: i64, span: i64) -> bool {
         self.newest.saturating_add(span) < now
+    }
+
+    /// Whether an event lies too far behind the newest one.
+    pub(super) fn is_late(&self, at: i64, now: i64, late: i64) -> bool {
+        self.newest != 0 && self.newest <= now + AHEAD_MS && at < self.newest.saturating_sub(late)
     }
 
     /// Answers whether anything was counted.
@@ -70,6 +77,8 @@ pub(super) struct Absent {
     pub(super) last: i64,
     pub(super) event: Option<EventId>,
     pub(super) armed: bool,
+    /// Where the last event came from.
+    pub(super) source: Option<Arc<str>>,
 }
 
 impl Absent {

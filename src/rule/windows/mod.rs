@@ -36,8 +36,6 @@ pub enum Definition {
 pub struct Needed {
     /// The rule, `pack.name`.
     pub rule: Arc<str>,
-    /// The trigger that it listens to.
-    pub trigger: Arc<str>,
     /// Its window or throttle.
     pub definition: Definition,
     /// A hash of the definition and of what tells keys apart.
@@ -134,6 +132,10 @@ pub struct Windows {
     /// When silence may be long enough, of which rule's which key; a look at the key tells whether it is.
     deadlines: BTreeSet<(i64, Arc<str>, Box<str>)>,
     changed: Vec<(Arc<str>, WindowPart, Box<str>)>,
+    /// Of windows that are defined otherwise now, or not at all.
+    forgotten: Vec<WindowKey>,
+    /// Where events came from whose silence is waited for.
+    sources: BTreeSet<Arc<str>>,
     /// When nothing could have come.
     pub outages: Outages,
 }
@@ -141,7 +143,6 @@ pub struct Windows {
 /// What is remembered of one window or throttle.
 #[derive(Debug)]
 struct Memory {
-    trigger: Arc<str>,
     definition: Definition,
     hash: u64,
     kind: Kind,
@@ -164,6 +165,28 @@ impl Kind {
     }
 }
 
+/// What is forgotten of windows that are defined otherwise now, at most in one commit.
+const FORGOTTEN_TOGETHER: usize = 10_000;
+
+/// Which event, and where it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'e> {
+    /// The event.
+    pub id: EventId,
+    /// Its source, such as `sensor/core.nightly`.
+    pub source: &'e str,
+}
+
+/// One text for all that are equal.
+fn interned(known: &mut BTreeSet<Arc<str>>, text: &str) -> Arc<str> {
+    if let Some(known) = known.get(text) {
+        return Arc::clone(known);
+    }
+    let new: Arc<str> = text.into();
+    known.insert(Arc::clone(&new));
+    new
+}
+
 /// Milliseconds of a span.
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
@@ -175,28 +198,28 @@ impl Windows {
     pub fn fit(&mut self, needed: &[Needed], now: i64) {
         let wanted: HashMap<(Arc<str>, WindowPart), &Needed> =
             needed.iter().map(|one| ((Arc::clone(&one.rule), one.definition.part()), one)).collect();
-        let gone: Vec<_> = self
-            .memories
-            .iter()
-            .filter(|(place, memory)| wanted.get(place).is_none_or(|one| one.hash != memory.hash))
-            .map(|(place, _)| place.clone())
-            .collect();
-        for place in gone {
-            self.memories.remove(&place);
-            self.deadlines.retain(|(_, rule, _)| *rule != place.0);
+        let is_gone = |place: &(Arc<str>, WindowPart), memory: &Memory| wanted.get(place).is_none_or(|one| one.hash != memory.hash);
+        let gone: HashMap<_, _> = self.memories.extract_if(|place, memory| is_gone(place, memory)).collect();
+        if !gone.is_empty() {
+            self.deadlines.retain(|(_, rule, _)| !gone.contains_key(&(Arc::clone(rule), WindowPart::Window)));
+            self.changed.retain(|(rule, part, _)| !gone.contains_key(&(Arc::clone(rule), *part)));
+        }
+        for ((rule, part), memory) in gone {
+            // What was stored of it must not come back when it is defined so again.
+            let of = |key: Box<str>| WindowKey { rule: rule.to_string(), part, definition: memory.hash, key: key.into() };
+            self.forgotten.extend(memory.keys(usize::MAX).into_iter().map(of));
         }
         for (place, one) in wanted {
             let memory = self.memories.entry(place.clone()).or_insert_with(|| Memory {
-                trigger: Arc::clone(&one.trigger),
                 definition: one.definition.clone(),
                 hash: one.hash,
                 kind: Kind::of(&one.definition),
             });
-            (memory.definition, memory.trigger) = (one.definition.clone(), Arc::clone(&one.trigger));
+            memory.definition = one.definition.clone();
             let Definition::Window { kind: WindowKind::Absent { after, keys }, .. } = &one.definition else { continue };
             let Kind::Absent(known) = &mut memory.kind else { continue };
             for key in keys {
-                if known.get(key).is_none() && known.insert(key, Absent { last: now, event: None, armed: true }) {
+                if known.get(key).is_none() && known.insert(key, Absent { last: now, event: None, armed: true, source: None }) {
                     self.deadlines.insert((now.saturating_add(millis(*after)), Arc::clone(&one.rule), key.as_str().into()));
                     self.changed.push((place.0.clone(), place.1, key.as_str().into()));
                 }
@@ -212,13 +235,14 @@ impl Windows {
         };
         match (&mut memory.kind, state) {
             (Kind::Count(keys), WindowState::Count { times, newest }) => keys.insert(&of.key, Count::of(times, *newest)),
-            (Kind::Absent(keys), WindowState::Absent { last, event, armed }) => {
+            (Kind::Absent(keys), WindowState::Absent { last, event, armed, source }) => {
                 if let Definition::Window { kind: WindowKind::Absent { after, .. }, .. } = &memory.definition
                     && *armed
                 {
                     self.deadlines.insert((last.saturating_add(millis(*after)), rule, of.key.as_str().into()));
                 }
-                keys.insert(&of.key, Absent { last: *last, event: *event, armed: *armed })
+                let source = source.as_deref().map(|source| interned(&mut self.sources, source));
+                keys.insert(&of.key, Absent { last: *last, event: *event, armed: *armed, source })
             }
             (Kind::Throttle(keys), WindowState::Throttle { fired_at }) => keys.insert(&of.key, Throttled { fired_at: *fired_at }),
             _ => false,
@@ -226,7 +250,7 @@ impl Windows {
     }
 
     /// An event of a key holds. `at` is when it happened, `now` when it came, both milliseconds since 1970.
-    pub fn hold(&mut self, rule: &Arc<str>, key: &str, at: i64, now: i64, event: EventId) -> Answer {
+    pub fn hold(&mut self, rule: &Arc<str>, key: &str, at: i64, now: i64, event: Origin<'_>) -> Answer {
         let place = (Arc::clone(rule), WindowPart::Window);
         let Some(memory) = self.memories.get_mut(&place) else { return Answer::Fires };
         if key.len() > MAX_KEY_BYTES {
@@ -241,11 +265,14 @@ impl Windows {
             (WindowKind::Absent { after, .. }, Kind::Absent(keys)) => {
                 let Some(entry) = keys.entry(key, |entry| entry.is_over(now, millis(*late))) else { return Answer::TooManyKeys };
                 let before = entry.armed.then(|| entry.last.saturating_add(millis(*after)));
-                if entry.event.is_some() && entry.last <= now + AHEAD_MS && at < entry.last.saturating_sub(millis(*late)) {
+                let is_known = entry.event.is_some() && entry.last <= now + AHEAD_MS;
+                // The silence after an event is told once, so only a newer one is waited for again.
+                if is_known && (at < entry.last.saturating_sub(millis(*late)) || (!entry.armed && at <= entry.last)) {
                     return Answer::Late { behind: entry.last - at };
                 }
                 entry.last = if entry.last > now + AHEAD_MS || !entry.armed { at } else { entry.last.max(at) };
-                (entry.event, entry.armed) = (Some(event), true);
+                (entry.event, entry.armed) = (Some(event.id), true);
+                entry.source = Some(interned(&mut self.sources, event.source));
                 let until = entry.last.saturating_add(millis(*after));
                 if before != Some(until) {
                     if let Some(before) = before {
@@ -253,7 +280,7 @@ impl Windows {
                     }
                     self.deadlines.insert((until, Arc::clone(rule), key.into()));
                 }
-                Answer::Armed { until: self.outages.extend(&memory.trigger, until - millis(*after), until) }
+                Answer::Armed { until: self.outages.extend(entry.source.as_deref(), until - millis(*after), until) }
             }
             _ => return Answer::Fires,
         };
@@ -263,11 +290,12 @@ impl Windows {
         answer
     }
 
-    /// An event of a key does not hold: where every one must, the count begins anew.
-    pub fn miss(&mut self, rule: &Arc<str>, key: &str) {
+    /// An event of a key does not hold: where every one must, the count begins anew. One that is too late does not count here either.
+    pub fn miss(&mut self, rule: &Arc<str>, key: &str, at: i64, now: i64) {
         let place = (Arc::clone(rule), WindowPart::Window);
-        if let Some(Memory { kind: Kind::Count(keys), .. }) = self.memories.get_mut(&place)
+        if let Some(Memory { kind: Kind::Count(keys), definition: Definition::Window { late, .. }, .. }) = self.memories.get_mut(&place)
             && let Some(entry) = keys.get_mut(key)
+            && !entry.is_late(at, now, millis(*late))
             && entry.clear()
         {
             self.changed.push((place.0, place.1, key.into()));
@@ -303,11 +331,10 @@ impl Windows {
         self.deadlines.first().map(|(deadline, _, _)| *deadline)
     }
 
-    /// Triggers that some rule waits for silence of.
+    /// Where events came from whose silence is waited for.
     #[must_use]
-    pub fn waited_triggers(&self) -> BTreeSet<Arc<str>> {
-        let waits = |memory: &&Memory| matches!(memory.kind, Kind::Absent(_));
-        self.memories.values().filter(waits).map(|memory| Arc::clone(&memory.trigger)).collect()
+    pub fn sources(&self) -> &BTreeSet<Arc<str>> {
+        &self.sources
     }
 
     /// Whether some key is waited for.
@@ -328,18 +355,17 @@ impl Windows {
             let Some(Memory {
                 definition: Definition::Window { kind: WindowKind::Absent { after, .. }, .. },
                 kind: Kind::Absent(keys),
-                trigger,
                 ..
             }) = self.memories.get_mut(&place)
             else {
                 continue;
             };
             let Some(entry) = keys.get_mut(&key).filter(|entry| entry.armed) else { continue };
-            if self.outages.is_out(trigger) {
+            if self.outages.is_out(entry.source.as_deref()) {
                 later.push((now + 1_000, rule, key)); // nothing can come now: it is looked at again
                 continue;
             }
-            let due = self.outages.extend(trigger, entry.last, entry.last.saturating_add(millis(*after)));
+            let due = self.outages.extend(entry.source.as_deref(), entry.last, entry.last.saturating_add(millis(*after)));
             if due > now {
                 later.push((due, rule, key));
                 continue;
@@ -355,7 +381,18 @@ impl Windows {
     /// Whether anything has changed since that was asked for last.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        !self.changed.is_empty()
+        !self.changed.is_empty() || !self.forgotten.is_empty()
+    }
+
+    /// A silence could not be told now: it is told a little later.
+    pub fn tell_later(&mut self, silence: &Silence, now: i64) {
+        let place = (Arc::clone(&silence.rule), WindowPart::Window);
+        if let Some(Memory { kind: Kind::Absent(keys), .. }) = self.memories.get_mut(&place)
+            && let Some(entry) = keys.get_mut(&silence.key)
+        {
+            entry.armed = true;
+            self.deadlines.insert((now + 1_000, place.0, silence.key.as_str().into()));
+        }
     }
 
     /// A silence is not to be told: the wait for the key begins anew.
@@ -373,6 +410,8 @@ impl Windows {
 
     /// What has changed since this was asked for last, as it is now.
     pub fn take_changes(&mut self) -> Vec<WindowChange> {
+        let spare = self.forgotten.len().saturating_sub(FORGOTTEN_TOGETHER);
+        let forgotten = self.forgotten.split_off(spare).into_iter().map(|of| WindowChange { of, state: None });
         let mut changed = std::mem::take(&mut self.changed);
         changed.sort_unstable();
         changed.dedup();
@@ -383,6 +422,7 @@ impl Windows {
                 let state = memory.state(&key);
                 Some(WindowChange { of: WindowKey { rule: rule.to_string(), part, definition: memory.hash, key: key.into() }, state })
             })
+            .chain(forgotten)
             .collect()
     }
 
@@ -400,7 +440,7 @@ impl Windows {
                     for key in named {
                         if let Some(at) = over.iter().position(|gone| **gone == **key) {
                             over.swap_remove(at);
-                            keys.insert(key, Absent { last: now, event: None, armed: false });
+                            keys.insert(key, Absent { last: now, event: None, armed: false, source: None });
                         }
                     }
                     over
@@ -453,8 +493,8 @@ impl Windows {
             (Definition::Window { kind: WindowKind::Count { within, .. }, .. }, WindowState::Count { times, .. }) => {
                 Some(times.first()?.saturating_add(millis(*within)))
             }
-            (Definition::Window { kind: WindowKind::Absent { after, .. }, .. }, WindowState::Absent { last, armed: true, .. }) => {
-                Some(self.outages.extend(&memory.trigger, *last, last.saturating_add(millis(*after))))
+            (Definition::Window { kind: WindowKind::Absent { after, .. }, .. }, WindowState::Absent { last, armed: true, source, .. }) => {
+                Some(self.outages.extend(source.as_deref(), *last, last.saturating_add(millis(*after))))
             }
             (Definition::Throttle(once_per), WindowState::Throttle { fired_at }) => Some(fired_at.saturating_add(millis(*once_per))),
             _ => None,
@@ -483,8 +523,8 @@ impl Memory {
         Some(match &self.kind {
             Kind::Count(keys) => keys.get(key)?.state(),
             Kind::Absent(keys) => {
-                let Absent { last, event, armed } = *keys.get(key)?;
-                WindowState::Absent { last, event, armed }
+                let Absent { last, event, armed, source } = keys.get(key)?;
+                WindowState::Absent { last: *last, event: *event, armed: *armed, source: source.as_deref().map(ToString::to_string) }
             }
             Kind::Throttle(keys) => WindowState::Throttle { fired_at: keys.get(key)?.fired_at },
         })

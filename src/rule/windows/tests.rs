@@ -28,7 +28,7 @@ impl Rule {
 
     fn hold_received(&mut self, key: &str, at: i64, now: i64) -> Answer {
         let event = self.ids.event(chrono::DateTime::from_timestamp_millis(T0).unwrap());
-        self.windows.hold(&self.name, key, T0 + at, T0 + now, event)
+        self.windows.hold(&self.name, key, T0 + at, T0 + now, Origin { id: event, source: "sensor/t.s" })
     }
 
     fn fires(&mut self, times: &[i64]) -> Vec<i64> {
@@ -43,7 +43,7 @@ impl Rule {
 fn needed(name: &Arc<str>, definitions: &[Definition]) -> Vec<Needed> {
     let of = |definition: &Definition| {
         let hash = crate::model::hash::fingerprint(format!("{definition:?}").as_bytes());
-        Needed { rule: Arc::clone(name), trigger: "t.e".into(), definition: definition.clone(), hash }
+        Needed { rule: Arc::clone(name), definition: definition.clone(), hash }
     };
     definitions.iter().map(of).collect()
 }
@@ -76,8 +76,14 @@ fn one_that_does_not_hold_begins_anew() {
     rule.hold("k", 0);
     rule.hold("k", S);
     let name = Arc::clone(&rule.name);
-    rule.windows.miss(&name, "other");
-    rule.windows.miss(&name, "k");
+    rule.windows.miss(&name, "other", T0 + S, T0 + S);
+    rule.windows.miss(&name, "k", T0 - 61 * M, T0 + S);
+    assert_eq!(
+        rule.windows.of_rule(&name, 10)[0].state,
+        WindowState::Count { times: vec![T0, T0 + S], newest: T0 + S },
+        "too late to count"
+    );
+    rule.windows.miss(&name, "k", T0 + S, T0 + S);
     assert_eq!(rule.fires(&[2 * S, 3 * S]), [] as [i64; 0]);
     assert_eq!(rule.fires(&[4 * S]), [4 * S]);
 }
@@ -128,8 +134,22 @@ fn silence_fires_once_and_is_armed_by_the_next_event() {
     assert_eq!(rule.silences(14 * M - 1), [] as [i64; 0]);
     assert_eq!(rule.silences(14 * M), [14 * M]);
     assert_eq!(rule.silences(19 * M), [] as [i64; 0]);
+    assert_eq!(rule.hold("k", 4 * M), Answer::Late { behind: 0 }, "the silence since then has been told");
+    assert_eq!(rule.hold_received("k", 3 * M + 59 * S, 5 * M), Answer::Late { behind: S });
+    assert_eq!(rule.silences(19 * M), [] as [i64; 0]);
     rule.hold("k", 20 * M);
     assert_eq!(rule.silences(60 * M), [30 * M]);
+}
+
+#[test]
+fn what_is_defined_otherwise_is_forgotten_for_good() {
+    let mut rule = Rule::new(&[count(3, 60 * S)]);
+    rule.hold("k", 0);
+    let stored = rule.windows.take_changes();
+    let name = Arc::clone(&rule.name);
+    rule.windows.fit(&needed(&name, &[count(4, 60 * S)]), T0);
+    let changes = rule.windows.take_changes();
+    assert_eq!((&changes[0].of, &changes[0].state), (&stored[0].of, &None));
 }
 
 #[test]
@@ -156,9 +176,9 @@ fn keys_that_are_named_are_waited_for_from_the_start_on_and_once() {
 fn while_nothing_can_come_silence_is_no_silence() {
     let mut rule = Rule::new(&[absent(10 * M, &[])]);
     rule.hold("k", 0);
-    rule.windows.outages.begin(Some("t.e"), T0 + 5 * M);
+    rule.windows.outages.begin(Some("sensor/t.s"), T0 + 5 * M);
     assert_eq!(rule.silences(60 * M), [] as [i64; 0]);
-    rule.windows.outages.end(Some("t.e"), T0 + 65 * M);
+    rule.windows.outages.end(Some("sensor/t.s"), T0 + 65 * M);
     assert_eq!(rule.silences(69 * M), [] as [i64; 0]);
     assert_eq!(rule.silences(70 * M), [70 * M]);
 }

@@ -6,6 +6,7 @@ use rhai::{Dynamic, EvalAltResult, ImmutableString, Module};
 use serde_json::Value;
 
 use super::{HostModule, ScriptCall, from_dynamic, thrown};
+use crate::model::event::Cause;
 use crate::model::failure::Failure;
 use crate::model::pack::KvAccess;
 use crate::script::expr::to_dynamic;
@@ -66,5 +67,7 @@ fn set(kv: &Kv, name: &str, value: Option<Value>) -> Result<(), Box<EvalAltResul
     if value.as_ref().is_some_and(|value| value.to_string().len() > MAX_VALUE_BYTES) {
         return Err(thrown(Failure::misuse(format!("kv: the value of `{name}` is larger than {MAX_VALUE_BYTES} bytes"))));
     }
-    call.wait(async { call.host.set_key(own, name, value).await.map_err(Failure::engine) })
+    // What a sensor's script does has no execution behind it.
+    let cause = call.emitted.is_none().then_some(Cause { execution: call.execution, depth: call.depth });
+    call.wait(async { call.host.set_key(own, name, value, cause).await.map_err(Failure::engine) })
 }

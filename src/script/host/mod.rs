@@ -29,6 +29,7 @@ use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 
 use crate::clock::Clock;
 use crate::model::action::Script;
+use crate::model::event::Cause;
 use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
@@ -80,7 +81,7 @@ pub trait Host: Send + Sync {
     async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, String>;
 
     /// Sets or, with `None`, deletes a pack's key; durable on return.
-    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>) -> Result<(), String>;
+    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), String>;
 
     /// Puts a message into the outbox; durable on return. The same execution and index is the same message.
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure>;
