@@ -16,7 +16,7 @@ use crate::model::path::{FieldPath, Root};
 use crate::model::rule::{Mode, Rule, Source, WindowKind};
 use crate::script::expr::Expression;
 use crate::template::keys::system_keys;
-use crate::template::value::{ValueTemplate, sole_expression};
+use crate::template::value::{ValueTemplate, is_literal, sole_expression};
 
 /// The names that guards and parameters may use.
 pub const NAMES: &[&str] = &["trigger", "event", "now", "kv", "st2kv"];
@@ -300,7 +300,7 @@ impl Placed {
         let (of_equalities, others) = self.slots.split_at(rule.outline.equalities);
         let of_tests = others.iter().copied().zip(&rule.rule.criteria);
         // What an event cannot show may hold.
-        let criteria: Vec<_> = of_tests.filter(|(slot, criterion)| *slot != OF_DATASTORE && !has_template(&criterion.pattern)).collect();
+        let criteria: Vec<_> = of_tests.filter(|(slot, criterion)| *slot != OF_DATASTORE && is_literal(&criterion.pattern)).collect();
         let unknown = rule.tests.len() - criteria.len();
         let needed = if rule.counts_misses() { 0 } else { rule.rule.at_least.unwrap_or(rule.tests.len()).saturating_sub(unknown) };
         let equalities = of_equalities.iter().copied().zip(rule.rule.trigger_parameters.iter().map(|(_, value)| value)).collect();
@@ -313,15 +313,6 @@ const OF_DATASTORE: u32 = u32::MAX;
 
 fn narrowed(slot: usize) -> u32 {
     u32::try_from(slot).expect("there are less than four thousand million fields")
-}
-
-fn has_template(pattern: &Value) -> bool {
-    match pattern {
-        Value::String(text) => text.contains("{{") || text.contains("<%"),
-        Value::Array(items) => items.iter().any(has_template),
-        Value::Object(map) => map.values().any(has_template),
-        _ => false,
-    }
 }
 
 /// Whether a parameter is without fault at a glance: names of fields are all that stands between its braces. Reading templates takes

@@ -296,7 +296,7 @@ pub fn explain(rule: &Arc<CompiledRule>, event: &Event, known: &Known<'_>) -> Re
     let facts = Facts::new(event, &rule.keys, &known.keys);
     let mut criteria = Vec::with_capacity(rule.tests.len());
     for ((criterion, test), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, &fields, &facts)) {
-        let (held, error) = match test.holds(&value, &facts) {
+        let (held, error) = match test.holds(criterion, &value, &facts) {
             Ok(held) => (held, None),
             Err(error) => (false, Some(error)),
         };
@@ -406,14 +406,14 @@ fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(
     let at_least = rule.outline.at_least;
     let needed = at_least.unwrap_or(rule.tests.len());
     let (mut held, mut left, mut failure, mut nothing) = (0usize, rule.tests.len(), None, false);
-    for ((index, test), value) in rule.tests.iter().enumerate().zip(seen(placed, fields, facts)) {
+    for ((criterion, test), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, fields, facts)) {
         left -= 1;
-        match test.holds(&value, facts) {
+        match test.holds(criterion, &value, facts) {
             Ok(true) => held += 1,
             Ok(false) if at_least.is_none() => return Err(Reason::CriteriaNotHeld.into()),
             Ok(false) => {}
             Err(error) => {
-                failure = failure.or_else(|| Some(format!("{}: {error}", rule.rule.criteria[index].key)));
+                failure = failure.or_else(|| Some(format!("{}: {error}", criterion.key)));
                 nothing |= value.is_nothing();
             }
         }
