@@ -82,7 +82,7 @@ pub async fn event(engine: &Engine, id: EventId) -> Result<EventAnswer, RequestE
     if event.set_aside.is_none() {
         for (_, revision) in engine.store.ruleset(Some(event.ruleset)).await?.map(|set| set.rules).unwrap_or_default() {
             let compiled = compiled(engine, &revision).await?;
-            if compiled.rule.trigger == event.event.trigger {
+            if *compiled.rule.trigger == event.event.trigger {
                 rules.push(answer(engine, &event, &compiled, false).await?);
             } else {
                 other_triggers += 1;
@@ -122,7 +122,7 @@ async fn compiled(engine: &Engine, revision: &Revision) -> Result<Arc<CompiledRu
     let gone = || RequestError::NotFound(format!("revision {} of the rule is not in the store any more", revision.short()));
     let definition = engine.store.definition(revision).await?.ok_or_else(gone)?;
     let rule: Rule = serde_json::from_value(definition).map_err(|_| gone())?;
-    let current = engine.catalog.get().rules.get(&rule.reference).filter(|current| &current.revision == revision).cloned();
+    let current = engine.catalog.get().rules.get(&rule.reference).filter(|current| current.revision() == *revision).cloned();
     match current {
         Some(current) => Ok(current),
         None => CompiledRule::compile(rule).map(Arc::new).map_err(|_| gone()),
@@ -142,7 +142,7 @@ async fn another_held(engine: &Engine, event: &StoredEvent, rule: &CompiledRule)
 async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, new_since: bool) -> Result<RuleAnswer, RequestError> {
     let catalog = engine.catalog.get();
     let reference = &rule.rule.reference;
-    let stored = event.verdicts.iter().find(|stored| stored.rule == *reference && stored.revision == rule.revision);
+    let stored = event.verdicts.iter().find(|stored| stored.rule == **reference && stored.revision == rule.revision());
     let mut keys = engine.ruling.keys().as_ref().clone();
     for (name, then) in &event.keys {
         match then {
@@ -150,13 +150,13 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
             then => keys.insert(name.clone(), then.clone()),
         };
     }
-    let switches = catalog.switches.get(reference).map_or(&[][..], Vec::as_slice);
+    let switches = catalog.switches.get(&**reference).map_or(&[][..], Vec::as_slice);
     let known = Known {
         keys,
         stored,
         is_past: !new_since,
         another_matched: stored.is_none() && another_held(engine, event, rule).await?,
-        off: if stored.is_some() { None } else { switch::off(&rule.rule, &rule.revision, switches, event.event.received_at) },
+        off: if stored.is_some() { None } else { switch::off(&rule.rule, &rule.revision(), switches, event.event.received_at) },
     };
     let (verdict, parameters) = explain(rule, &event.event, &known).map_err(RequestError::Conflict)?;
     let execution = match stored.and_then(|stored| stored.execution) {
@@ -168,10 +168,10 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
         }),
         None => None,
     };
-    let current = catalog.rules.get(&verdict.rule).map(|current| current.revision.clone());
+    let current = catalog.rules.get(&verdict.rule).map(|current| current.revision());
     let (parameters, detail) = match parameters {
         Some(Ok(parameters)) => {
-            let declared = catalog.actions.get(&rule.rule.action).map_or(&[][..], |action| &action.parameters);
+            let declared = catalog.actions.get(&*rule.rule.action).map_or(&[][..], |action| &action.parameters);
             (Some(masked(declared, &parameters)), verdict.detail.clone())
         }
         Some(Err(fault)) => (None, Some(fault)),

@@ -153,7 +153,7 @@ fn tested(criteria: &Value, payload: &Value, datastore: &Value) -> Outcome {
     let mut all = Held;
     for (key, written) in criteria.as_object().unwrap() {
         let operator = Operator::named(written["type"].as_str().unwrap()).unwrap();
-        let criterion = Criterion { key: key.clone(), operator, pattern: written["pattern"].clone(), condition: None };
+        let criterion = Criterion { key: key.as_str().into(), operator, pattern: written["pattern"].clone(), condition: None };
         let (Ok(path), Ok(test)) = (FieldPath::parse(key), Test::compile(&criterion)) else { return Refused };
         match test.holds(&criterion, &path.first(payload).map_or(Seen::Missing, Seen::of), &world) {
             Ok(true) => {}
