@@ -84,7 +84,7 @@ fn find<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c Arc<CompiledRule>, P
 
 /// How a rule stands: whether it is tried, who says so, what holds it back.
 fn standing(state: &ApiState, catalog: &Catalog, rule: &CompiledRule) -> Value {
-    let reference = rule.rule.reference.as_str();
+    let reference = &*rule.rule.reference;
     let off = catalog.off.get(reference);
     let word = match (off, rule.rule.mode) {
         (Some((Reason::Quarantined, _)), _) => "quarantined",
@@ -93,12 +93,12 @@ fn standing(state: &ApiState, catalog: &Catalog, rule: &CompiledRule) -> Value {
         (None, Mode::Active) => "active",
     };
     let switches = catalog.switches.get(reference).map_or(&[][..], Vec::as_slice);
-    let counts = in_force(rule.rule.enabled, &rule.revision, switches, state.engine.clock.now());
+    let counts = in_force(rule.rule.enabled, &rule.revision(), switches, state.engine.clock.now());
     let (window, throttle) = state.engine.ruling.remembered(reference);
     json!({
         "ref": reference, "state": word, "detail": off.map(|(_, detail)| detail), "switch": counts, "held_back_by": held_back_by(&rule.rule),
-        "backstop": rule.rule.backstop, "keys": {"window": window, "throttle": throttle}, "revision": rule.revision,
-        "file": &*rule.rule.place.file,
+        "backstop": rule.rule.backstop, "keys": {"window": window, "throttle": throttle}, "revision": rule.revision(),
+        "file": &*rule.rule.file,
     })
 }
 

@@ -291,7 +291,7 @@ fn chat_adapters(config: &SiteConfig) -> BTreeMap<String, Arc<dyn ChatAdapter>> 
 
 /// Stores the rules if they differ from those stored last; the number of their set.
 async fn store_rules(store: &dyn Store, site: &Site, clock: &dyn Clock) -> Result<u64, StoreError> {
-    let mut rules: Vec<_> = site.rules.iter().map(|rule| (rule.rule.reference.clone(), rule.revision.clone())).collect();
+    let mut rules: Vec<_> = site.rules.iter().map(|rule| (rule.rule.reference.to_string(), rule.revision())).collect();
     rules.sort();
     let last = store.ruleset(None).await?;
     if let Some(last) = last.as_ref().filter(|last| last.rules == rules) {
@@ -300,9 +300,9 @@ async fn store_rules(store: &dyn Store, site: &Site, clock: &dyn Clock) -> Resul
     let number = last.as_ref().map_or(0, |last| last.number) + 1;
     // A rule that is in the last set is stored; many are stored a few at a time, so that other commits are not held up.
     let known: HashSet<&Revision> = last.iter().flat_map(|last| &last.rules).map(|(_, revision)| revision).collect();
-    let new: Vec<_> = site.rules.iter().filter(|rule| !known.contains(&rule.revision)).collect();
+    let new: Vec<_> = site.rules.iter().filter(|rule| !known.contains(&rule.revision())).collect();
     for rules in new.chunks(DEFINITIONS_TOGETHER) {
-        let definitions = rules.iter().map(|rule| (rule.revision.clone(), serde_json::json!(rule.rule))).collect();
+        let definitions = rules.iter().map(|rule| (rule.revision(), serde_json::json!(rule.rule))).collect();
         store_batch(store, &Batch { definitions, ..Batch::default() }).await?;
     }
     let batch = Batch { ruleset: Some(Ruleset { number, since: clock.now(), rules }), ..Batch::default() };

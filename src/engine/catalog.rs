@@ -46,8 +46,8 @@ impl Catalog {
         let rules = RuleBook::new(site.rules);
         let none = Vec::new();
         let off = rules.iter().filter_map(|rule| {
-            let switches = switches.get(&rule.rule.reference).unwrap_or(&none);
-            Some((rule.rule.reference.as_str().into(), switch::off(&rule.rule, &rule.revision, switches, now)?))
+            let switches = switches.get(&*rule.rule.reference).unwrap_or(&none);
+            Some((Arc::clone(rule.rule.reference.shared()), switch::off(&rule.rule, &rule.revision(), switches, now)?))
         });
         Self {
             off: Arc::new(off.collect()),
@@ -76,7 +76,7 @@ impl Catalog {
         let (mut off, mut switches) = (Off::clone(&self.off), Switches::clone(&self.switches));
         off.remove(reference);
         if let Some(rule) = self.rules.get(reference)
-            && let Some(why) = switch::off(&rule.rule, &rule.revision, &history, now)
+            && let Some(why) = switch::off(&rule.rule, &rule.revision(), &history, now)
         {
             off.insert(reference.into(), why);
         }
@@ -87,31 +87,30 @@ impl Catalog {
     /// Says that there is no such action, and which was probably meant.
     #[must_use]
     pub fn no_action(&self, name: &str) -> String {
-        no("action", name, self.actions.keys())
+        no("action", name, self.actions.keys().map(String::as_str))
     }
 
     /// Says that there is no such trigger, and which was probably meant.
     #[must_use]
     pub fn no_trigger(&self, name: &str) -> String {
-        no("trigger", name, self.triggers.keys())
+        no("trigger", name, self.triggers.keys().map(String::as_str))
     }
 
     /// Says that there is no such sensor, and which was probably meant.
     #[must_use]
     pub fn no_sensor(&self, name: &str) -> String {
-        no("sensor", name, self.sensors.iter().map(|sensor| &sensor.reference))
+        no("sensor", name, self.sensors.iter().map(|sensor| sensor.reference.as_str()))
     }
 
     /// Says that there is no such rule, and which was probably meant.
     #[must_use]
     pub fn no_rule(&self, name: &str) -> String {
-        let names: Vec<&String> = self.rules.iter().map(|rule| &rule.rule.reference).collect();
-        no("rule", name, names.into_iter())
+        no("rule", name, self.rules.iter().map(|rule| &*rule.rule.reference))
     }
 }
 
-fn no<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n String>) -> String {
-    match nearest(name, known.map(String::as_str)) {
+fn no<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> String {
+    match nearest(name, known) {
         Some(nearest) => format!("there is no {what} `{name}`; did you mean `{nearest}`?"),
         None => format!("there is no {what} `{name}`"),
     }

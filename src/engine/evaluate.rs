@@ -185,7 +185,7 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
         if rule.rule.mode == Mode::Shadow {
             let key = silence.key;
             engine.metrics.verdicts.with_label_values(&[Reason::Shadowed.code()]).inc();
-            tracing::info!(rule = rule.rule.reference, key, "silence; the rule is in shadow mode, so nothing runs");
+            tracing::info!(rule = &*rule.rule.reference, key, "silence; the rule is in shadow mode, so nothing runs");
             continue;
         }
         let cause = Asked {
@@ -206,7 +206,7 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
 pub(super) fn nothing_yet(rule: &CompiledRule, key: &str, deadline: DateTime<Utc>) -> Event {
     Event {
         id: EventId(ulid::Ulid::nil()),
-        trigger: rule.rule.trigger.clone(),
+        trigger: rule.rule.trigger.to_string(),
         key: Some(key.to_string()),
         dedup_key: None,
         occurred_at: deadline,
@@ -569,7 +569,7 @@ impl Work<'_> {
 
     fn request(&mut self, asked: Asked, rule: &Rule, parameters: &Rendered) -> ExecutionId {
         let Asked { id, event, key, depth, at, reason } = asked;
-        let action = self.catalog.actions.get(&rule.action);
+        let action = self.catalog.actions.get(&*rule.action);
         let (parameters, fault) = match (action, parameters) {
             (None, _) => (Map::new(), Some((Reason::UnknownAction, self.catalog.no_action(&rule.action)))),
             (Some(action), _) if !action.enabled => {
@@ -578,18 +578,20 @@ impl Work<'_> {
             (Some(_), Err(fault)) => (Map::new(), Some((Reason::ParametersFailed, fault.clone()))),
             (Some(action), Ok(given)) => match bind(&action.parameters, given) {
                 Ok(parameters) => (parameters, None),
-                Err(faults) => (given.clone(), Some((Reason::ParametersFailed, format!("{}: {}", rule.place, faults.join("; "))))),
+                Err(faults) => {
+                    (given.clone(), Some((Reason::ParametersFailed, format!("{}: {}", rule.place(rule.action_at), faults.join("; ")))))
+                }
             },
         };
         let request = Request {
-            action: rule.action.clone(),
+            action: rule.action.to_string(),
             parameters,
-            requested_by: Principal::Rule(rule.reference.clone()),
+            requested_by: Principal::Rule(rule.reference.to_string()),
             requested_at: at,
             event,
             key,
             depth,
-            notify: rule.notify.clone(),
+            notify: rule.notify.as_ref().map(|notify| notify.value.clone()),
             idempotent: action.is_some_and(|action| action.idempotent),
         };
         let mut execution = Execution::requested(id, request, reason);
@@ -600,14 +602,14 @@ impl Work<'_> {
             batch.messages.extend(notices::of(self.catalog, &execution, at));
             batch.pending.extend(own::finished(self.engine, self.catalog, &execution));
         } else {
-            let ceiling = self.state.ceilings.entry(rule.reference.clone()).or_default();
+            let ceiling = self.state.ceilings.entry(rule.reference.to_string()).or_default();
             if let Start::At { time, tell } = ceiling.next(rule.ceiling, at.timestamp_millis())
                 && let Some(until) = DateTime::from_timestamp_millis(time)
             {
                 execution.change(Change::Hold { until }).expect("a requested execution can be held");
                 if tell {
                     let text = words::held_by_ceiling(&rule.reference, rule.ceiling);
-                    tracing::warn!(rule = rule.reference, "{text}");
+                    tracing::warn!(rule = &*rule.reference, "{text}");
                     batch.messages.extend(notices::to_owner(self.catalog, rule, self.engine.ids.message(at), text, at));
                 }
             }

@@ -22,7 +22,7 @@ pub fn to_ops(catalog: &Catalog, id: MessageId, text: String, now: DateTime<Utc>
 /// A message to where a rule's outcomes are told.
 #[must_use]
 pub fn to_owner(catalog: &Catalog, rule: &Rule, id: MessageId, text: String, now: DateTime<Utc>) -> Option<Message> {
-    to(catalog, rule.notify.as_ref().map_or(OPS, |notify| &notify.channel), id, text, now)
+    to(catalog, rule.notify.as_ref().map_or(OPS, |notify| &notify.value.channel), id, text, now)
 }
 
 fn to(catalog: &Catalog, channel: &str, id: MessageId, text: String, now: DateTime<Utc>) -> Option<Message> {

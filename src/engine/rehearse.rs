@@ -75,14 +75,21 @@ pub fn misfits(catalog: &Catalog, rule: &CompiledRule, source: &SourceFile) -> V
         }
     };
     let mut faults = Vec::new();
-    if !catalog.triggers.contains_key(&rule.trigger) {
-        faults.push(missing("trigger", &rule.trigger_place, &rule.trigger, catalog.triggers.keys().map(String::as_str).collect()));
+    if !catalog.triggers.contains_key(&*rule.trigger) {
+        faults.push(missing("trigger", &rule.place(rule.trigger_at), &rule.trigger, catalog.triggers.keys().map(String::as_str).collect()));
     }
-    if let Some(notify) = rule.notify.as_ref().filter(|notify| !catalog.channels.contains_key(&notify.channel)) {
-        faults.push(missing("channel", &rule.notify_place, &notify.channel, catalog.channels.keys().map(String::as_str).collect()));
+    if let Some(notify) = rule.notify.as_ref().filter(|notify| !catalog.channels.contains_key(&notify.value.channel)) {
+        faults.push(missing(
+            "channel",
+            &rule.place(notify.at),
+            &notify.value.channel,
+            catalog.channels.keys().map(String::as_str).collect(),
+        ));
     }
-    match catalog.actions.get(&rule.action) {
-        None => faults.push(missing("action", &rule.place, &rule.action, catalog.actions.keys().map(String::as_str).collect())),
+    match catalog.actions.get(&*rule.action) {
+        None => {
+            faults.push(missing("action", &rule.place(rule.action_at), &rule.action, catalog.actions.keys().map(String::as_str).collect()))
+        }
         Some(action) => {
             faults.extend(pack::rule::check_parameters(rule, action).into_iter().map(|(message, place)| at(&place, message)));
         }
@@ -238,7 +245,7 @@ impl Trail {
             let (mut count, mut has_some) = (0, false);
             for stored in inside {
                 count += 1;
-                has_some |= stored.event.trigger == asked.rule.rule.trigger;
+                has_some |= *stored.event.trigger == *asked.rule.rule.trigger;
             }
             trail.scanned += count as u64;
             if has_some {
@@ -287,16 +294,16 @@ impl Stage {
         let Asked { mut rule, since, until, limit } = asked;
         let catalog = engine.catalog.get();
         let now = engine.clock.now();
-        let off = switch::off(&rule.rule, &rule.revision, &[], now);
+        let off = switch::off(&rule.rule, &rule.revision(), &[], now);
         if rule.rule.mode == Mode::Shadow
-            && let Ok(active) = CompiledRule::compile(Rule { mode: Mode::Active, ..(*rule.rule).clone() })
+            && let Ok(active) = CompiledRule::compile(Rule { mode: Mode::Active, ..rule.rule.clone() })
         {
             rule = active; // what a rule in shadow would do is what is asked
         }
-        let reference = rule.rule.reference.clone();
+        let reference = rule.rule.reference.to_string();
         let answer = Rehearsal {
             rule: reference.clone(),
-            trigger: rule.rule.trigger.clone(),
+            trigger: rule.rule.trigger.to_string(),
             since,
             until,
             scanned: trail.scanned,
@@ -316,7 +323,7 @@ impl Stage {
         let book = RuleBook::new([rule]);
         let rule = Arc::clone(book.get(&reference).expect("it was put into the book"));
         Self {
-            action: catalog.actions.get(&rule.rule.action).cloned(),
+            action: catalog.actions.get(&*rule.rule.action).cloned(),
             off: off.map(|why| (reference.as_str().into(), why)).into_iter().collect(),
             keys: engine.ruling.keys(),
             oldest: trail.oldest,
@@ -337,15 +344,15 @@ impl Stage {
     fn see(&mut self, stored: &StoredEvent) {
         let event = &stored.event;
         let is_new = event.id >= self.oldest && self.last.is_none_or(|last| event.id > last);
-        if event.trigger != self.rule.rule.trigger || stored.set_aside.is_some() || !is_new {
+        if *event.trigger != *self.rule.rule.trigger || stored.set_aside.is_some() || !is_new {
             return;
         }
         self.silent_until(event.received_at);
         (self.last, self.answer.tried) = (Some(event.id), self.answer.tried + 1);
         let name = &self.rule.rule.reference;
-        let own = stored.verdicts.iter().find(|verdict| verdict.rule == *name);
+        let own = stored.verdicts.iter().find(|verdict| verdict.rule == **name);
         let matched_then = own.is_some_and(|verdict| matches!(verdict.reason, Reason::Matched | Reason::Shadowed));
-        let another = stored.verdicts.iter().any(|verdict| verdict.rule != *name && verdict.reason.passed_guard());
+        let another = stored.verdicts.iter().any(|verdict| verdict.rule != **name && verdict.reason.passed_guard());
         let reason = if self.rule.rule.backstop && another { Reason::BackstopNotNeeded } else { self.judge(stored, matched_then) };
         self.count(reason, Some(event.id));
         self.compare(reason == Reason::Matched, matched_then);
@@ -357,7 +364,7 @@ impl Stage {
         let world = World { keys: &keys, off: &self.off };
         let Ok(mut judgement) = judge(&self.book, event, world, &mut self.state.windows) else { return Reason::EvaluationFailed };
         if !judgement.overruns.is_empty() && self.state.overrun(&self.rule.rule.reference, event.received_at.timestamp_millis()) {
-            self.off.insert(self.rule.rule.reference.as_str().into(), (Reason::Quarantined, String::new()));
+            self.off.insert(Arc::clone(self.rule.rule.reference.shared()), (Reason::Quarantined, String::new()));
         }
         if !judgement.matches.is_empty() {
             let (rule, at, key) = (Arc::clone(&self.rule), event.received_at, event.key.clone());

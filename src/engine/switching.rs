@@ -96,7 +96,7 @@ pub(super) fn quarantine(engine: &Engine, rule: &CompiledRule, event: &Event, ba
     }
     let history = with(&catalog, rule, &thrown(rule, Position::Quarantined, "Signalman".into(), at));
     let text = words::quarantined(reference, &event.id.short());
-    tracing::error!(rule = reference, "{text}");
+    tracing::error!(rule = &**reference, "{text}");
     batch.settings.push((setting, json!(history)));
     batch.messages.extend(notices::to_owner(&catalog, &rule.rule, engine.ids.message(at), text, at));
     batch.pending.extend(own::quarantined(engine, &catalog, reference, at));
@@ -115,11 +115,11 @@ pub(super) fn take_effect(engine: &Engine, settings: &[(String, Value)]) {
 }
 
 fn thrown(rule: &CompiledRule, to: Position, by: String, at: DateTime<Utc>) -> Switch {
-    Switch { at, by, to, file_enabled: rule.rule.enabled, revision: rule.revision.clone() }
+    Switch { at, by, to, file_enabled: rule.rule.enabled, revision: rule.revision() }
 }
 
 fn with(catalog: &Arc<Catalog>, rule: &CompiledRule, thrown: &Switch) -> Vec<Switch> {
-    let mut history = catalog.switches.get(&rule.rule.reference).cloned().unwrap_or_default();
+    let mut history = catalog.switches.get(&*rule.rule.reference).cloned().unwrap_or_default();
     add(&mut history, thrown.clone());
     history
 }

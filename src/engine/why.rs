@@ -89,7 +89,7 @@ pub async fn event(engine: &Engine, id: EventId) -> Result<EventAnswer, RequestE
     if event.set_aside.is_none() {
         for (name, revision) in engine.store.ruleset(Some(event.ruleset)).await?.map(|set| set.rules).unwrap_or_default() {
             let compiled = compiled(engine, &name, &revision).await?;
-            if compiled.rule.trigger == event.event.trigger {
+            if *compiled.rule.trigger == event.event.trigger {
                 rules.push(answer(engine, &event, &compiled, false).await?);
             } else {
                 other_triggers += 1;
@@ -132,7 +132,7 @@ fn no_event(id: EventId) -> RequestError {
 
 /// A rule as it was.
 async fn compiled(engine: &Engine, name: &str, revision: &Revision) -> Result<Arc<CompiledRule>, RequestError> {
-    if let Some(current) = engine.catalog.get().rules.get(name).filter(|current| current.revision == *revision) {
+    if let Some(current) = engine.catalog.get().rules.get(name).filter(|current| current.revision() == *revision) {
         return Ok(Arc::clone(current));
     }
     let gone = || RequestError::NotFound(format!("revision {} of the rule is not in the store any more", revision.short()));
@@ -154,19 +154,19 @@ async fn another_held(engine: &Engine, event: &StoredEvent, rule: &CompiledRule)
 async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, new_since: bool) -> Result<RuleAnswer, RequestError> {
     let catalog = engine.catalog.get();
     let reference = &rule.rule.reference;
-    let stored = event.verdicts.iter().find(|stored| stored.rule == *reference && stored.revision == rule.revision);
+    let stored = event.verdicts.iter().find(|stored| stored.rule == **reference && stored.revision == rule.revision());
     let now = engine.ruling.keys();
     // Null: it was not there.
     let known =
         |name: &String| Some((name.clone(), event.keys.get(name).or_else(|| now.get(name)).filter(|value| !value.is_null())?.clone()));
     let keys = rule.keys().iter().filter_map(known).collect();
-    let switches = catalog.switches.get(reference).map_or(&[][..], Vec::as_slice);
+    let switches = catalog.switches.get(&**reference).map_or(&[][..], Vec::as_slice);
     let known = Known {
         keys,
         stored,
         is_past: !new_since,
         another_matched: stored.is_none() && another_held(engine, event, rule).await?,
-        off: if stored.is_some() { None } else { switch::off(&rule.rule, &rule.revision, switches, event.event.received_at) },
+        off: if stored.is_some() { None } else { switch::off(&rule.rule, &rule.revision(), switches, event.event.received_at) },
     };
     let (verdict, parameters) = explain(rule, &event.event, &known).map_err(RequestError::Conflict)?;
     let execution = match stored.and_then(|stored| stored.execution) {
@@ -178,10 +178,10 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
         }),
         None => None,
     };
-    let current = catalog.rules.get(&verdict.rule).map(|current| current.revision.clone());
+    let current = catalog.rules.get(&verdict.rule).map(|current| current.revision());
     let (parameters, detail) = match parameters {
         Some(Ok(parameters)) => {
-            let declared = catalog.actions.get(&rule.rule.action).map_or(&[][..], |action| &action.parameters);
+            let declared = catalog.actions.get(&*rule.rule.action).map_or(&[][..], |action| &action.parameters);
             (Some(masked(declared, &parameters)), verdict.detail.clone())
         }
         Some(Err(fault)) => (None, Some(fault)),

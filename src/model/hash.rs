@@ -13,14 +13,36 @@ impl Revision {
     /// # Panics
     /// When the value cannot be written as JSON, which the model types always can.
     pub fn of(definition: &impl Serialize) -> Self {
-        let value = serde_json::to_value(definition).expect("model types serialize to JSON");
-        Self(sha256_hex(value.to_string().as_bytes()))
+        Digest::of(definition).revision()
     }
 
     /// The first twelve characters, as shown to people.
     #[must_use]
     pub fn short(&self) -> &str {
         &self.0[..self.0.len().min(12)]
+    }
+}
+
+/// A revision as it is calculated, which takes less room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of anything that serializes, as [`Revision::of`].
+    ///
+    /// # Panics
+    /// When the value cannot be written as JSON, which the model types always can.
+    pub fn of(definition: &impl Serialize) -> Self {
+        let value = serde_json::to_value(definition).expect("model types serialize to JSON");
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, value.to_string().as_bytes()).as_ref());
+        Self(bytes)
+    }
+
+    /// The same as text.
+    #[must_use]
+    pub fn revision(self) -> Revision {
+        Revision(hex(&self.0))
     }
 }
 

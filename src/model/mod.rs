@@ -11,6 +11,7 @@ pub mod hash;
 pub mod ids;
 pub mod json;
 pub mod message;
+pub mod name;
 pub mod pack;
 pub mod path;
 pub mod place;

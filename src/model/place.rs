@@ -21,6 +21,24 @@ impl Place {
     }
 }
 
+/// A line and column of a file that is known already; both count from one, zero where the file as a whole is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Spot {
+    /// The line.
+    pub line: u32,
+    /// The column.
+    pub column: u32,
+}
+
+impl Spot {
+    /// A line and a column; no file that is read has as many as do not fit.
+    #[must_use]
+    pub fn new(line: usize, column: usize) -> Self {
+        let narrowed = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        Self { line: narrowed(line), column: narrowed(column) }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.line == 0 { write!(f, "{}", self.file) } else { write!(f, "{}:{}:{}", self.file, self.line, self.column) }

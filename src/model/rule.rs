@@ -1,5 +1,6 @@
 //! Rules: when this trigger, and these criteria hold, run that action with these parameters.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,30 +8,31 @@ use serde_json::Value;
 
 use crate::model::duration;
 use crate::model::hash::Revision;
-use crate::model::place::Place;
+use crate::model::name::{Name, Names};
+use crate::model::place::{Place, Spot};
 
 /// A rule as its author wrote it, checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rule {
     /// `pack.name`.
-    pub reference: String,
+    pub reference: Name,
     /// For people.
     #[serde(default)]
-    pub description: String,
+    pub description: Box<str>,
     /// Whether it is tried at all.
     pub enabled: bool,
     /// Whether a match runs something.
     pub mode: Mode,
     /// The trigger, `pack.name`.
-    pub trigger: String,
+    pub trigger: Name,
     /// Payload fields that must equal these values.
     #[serde(default)]
-    pub trigger_parameters: Vec<(String, Value)>,
+    pub trigger_parameters: Box<[(String, Value)]>,
     /// The criteria, in the order of the file.
-    pub criteria: Vec<Criterion>,
+    pub criteria: Box<[Criterion]>,
     /// How many of the criteria must hold; all if absent.
     #[serde(default)]
-    pub at_least: Option<usize>,
+    pub at_least: Option<u32>,
     /// The guard: an expression that must be true.
     #[serde(default)]
     pub when: Option<Box<Source<String>>>,
@@ -50,21 +52,21 @@ pub struct Rule {
     #[serde(default = "default_ceiling", skip_serializing_if = "is_default_ceiling")]
     pub ceiling: u32,
     /// The action, `pack.name`.
-    pub action: String,
+    pub action: Name,
     /// Its parameters, with templates and expressions.
-    pub parameters: Vec<(String, Source<Value>)>,
+    pub parameters: Box<[(Name, Source<Value>)]>,
     /// Whom to tell about the outcome.
     #[serde(default)]
-    pub notify: Option<Notify>,
-    /// Where its action stands.
+    pub notify: Option<Box<Source<Notify>>>,
+    /// Its file, relative to the site folder; empty where there is none.
+    #[serde(skip, default = "no_file")]
+    pub file: Arc<str>,
+    /// Where its action stands in the file.
     #[serde(skip)]
-    pub place: Place,
+    pub action_at: Spot,
     /// Where its trigger stands.
     #[serde(skip)]
-    pub trigger_place: Place,
-    /// Where its notice stands.
-    #[serde(skip)]
-    pub notify_place: Place,
+    pub trigger_at: Spot,
 }
 
 impl Rule {
@@ -73,6 +75,31 @@ impl Rule {
     pub fn revision(&self) -> Revision {
         Revision::of(self)
     }
+
+    /// A place in its file.
+    #[must_use]
+    pub fn place(&self, at: Spot) -> Place {
+        Place { file: Arc::clone(&self.file), line: at.line as usize, column: at.column as usize }
+    }
+
+    /// How many of the criteria must hold.
+    #[must_use]
+    pub fn needed(&self) -> usize {
+        self.at_least.map_or(self.criteria.len(), |count| count as usize)
+    }
+
+    /// Shares with others the names that rules have in common.
+    pub fn share(&mut self, names: &mut Names) {
+        let of_criteria = self.criteria.iter_mut().map(|criterion| &mut criterion.key);
+        let of_parameters = self.parameters.iter_mut().map(|(name, _)| name);
+        for name in of_criteria.chain(of_parameters).chain([&mut self.trigger, &mut self.action]) {
+            names.share(name);
+        }
+    }
+}
+
+fn no_file() -> Arc<str> {
+    Arc::default()
 }
 
 /// What an author wrote, and where.
@@ -81,9 +108,9 @@ impl Rule {
 pub struct Source<T> {
     /// The text or value.
     pub value: T,
-    /// The place, for errors; not part of the revision.
+    /// Where in the rule's file, for errors; not part of the revision.
     #[serde(skip)]
-    pub place: Place,
+    pub at: Spot,
 }
 
 /// Whether a match runs something.
@@ -100,7 +127,7 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Criterion {
     /// The key as written.
-    pub key: String,
+    pub key: Name,
     /// The operator.
     pub operator: Operator,
     /// What to compare with; may hold templates and expressions. For `search` the criteria on the items, by key.

@@ -1,5 +1,7 @@
 //! Rules: the file, compiled, and its parameters checked against the action.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::action::{name, unknown_parameter};
@@ -9,7 +11,7 @@ use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Key, Node};
 use crate::model::action::{Action, cast};
 use crate::model::path::item_steps;
-use crate::model::place::Place;
+use crate::model::place::{Place, Spot};
 use crate::model::rule::{Condition, Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Notify, Operator, Outcome, Rule, Source};
 use crate::rule::book::{CompiledRule, Part};
 use crate::rule::operators::Test;
@@ -37,10 +39,10 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         if count == 0 || count > criteria_pairs.len() {
             fields.fault(node, format!("`at_least` must be from 1 to {}, the number of criteria", criteria_pairs.len()));
         }
-        Some(count)
+        u32::try_from(count).ok()
     });
     let when_node = fields.node("when");
-    let when = fields.text("when").zip(when_node).map(|(value, node)| Source { value, place: source.place(node.line, node.column) });
+    let when = fields.text("when").zip(when_node).map(|(value, node)| Source { value, at: spot(node) });
     let window_node = fields.node("window");
     let window = window_node.and_then(|node| read_window(&mut fields, node));
     let throttle_node = fields.node("throttle");
@@ -60,24 +62,21 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
     let (action, parameter_pairs) = action_node.and_then(|node| read_action(&mut fields, node)).unzip();
     let parameter_pairs: &[(Key, Node)] = parameter_pairs.unwrap_or_default();
     let notify_node = fields.node("notify");
-    let notify = notify_node.and_then(|node| read_notify(&mut fields, node));
+    let notify = notify_node.and_then(|node| Some(Source { value: read_notify(&mut fields, node)?, at: spot(node) }));
     fields.finish();
-    let parameters = parameter_pairs
-        .iter()
-        .map(|(key, node)| (key.text.clone(), Source { value: node.value(), place: source.place(node.line, node.column) }));
-    let place = action_node.map_or_else(|| source.place(node.line, node.column), |node| source.place(node.line, node.column));
+    let parameters = parameter_pairs.iter().map(|(key, node)| (key.text.as_str().into(), Source { value: node.value(), at: spot(node) }));
     let (trigger, trigger_parameters, trigger_pairs) = trigger?;
     if (window_node.is_some() && window.is_none()) || (throttle_node.is_some() && throttle.is_none()) {
         return None; // told above
     }
     let rule = Rule {
-        reference: format!("{pack}.{}", name?),
-        description,
+        reference: format!("{pack}.{}", name?).into(),
+        description: description.into(),
         enabled,
         mode,
-        trigger,
-        trigger_parameters,
-        criteria: criteria?,
+        trigger: trigger.into(),
+        trigger_parameters: trigger_parameters.into(),
+        criteria: criteria?.into(),
         at_least,
         when: when.map(Box::new),
         backstop,
@@ -85,12 +84,12 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         throttle: throttle.map(Box::new),
         late,
         ceiling: ceiling.unwrap_or(DEFAULT_CEILING),
-        action: action?,
+        action: action?.into(),
         parameters: parameters.collect(),
-        notify,
-        place,
-        notify_place: notify_node.map(|node| source.place(node.line, node.column)).unwrap_or_default(),
-        trigger_place: trigger_node.map(|node| source.place(node.line, node.column)).unwrap_or_default(),
+        notify: notify.map(Box::new),
+        file: Arc::clone(&source.path),
+        action_at: spot(action_node.unwrap_or(node)),
+        trigger_at: spot(trigger_node.unwrap_or(node)),
     };
     let compiled = CompiledRule::compile(rule);
     compiled
@@ -109,6 +108,10 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
             }
         })
         .ok()
+}
+
+fn spot(node: &Node) -> Spot {
+    Spot::new(node.line, node.column)
 }
 
 fn place_of_key(key: &Key) -> (usize, usize) {
@@ -157,7 +160,7 @@ fn read_criterion(fields: &mut Fields<'_, '_>, key: &Key, node: &Node, depth: us
     inner.finish();
     let operator = operator?;
     let pattern = read_pattern(fields, node, operator, pattern, depth)?;
-    Some(Criterion { key: key.text.clone(), operator, pattern, condition: condition.ok()? })
+    Some(Criterion { key: key.text.as_str().into(), operator, pattern, condition: condition.ok()? })
 }
 
 /// What was read is faulty, and has been told.
@@ -290,24 +293,24 @@ fn read_notify(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Notify> {
 pub fn check_parameters(rule: &Rule, action: &Action) -> Vec<(String, Place)> {
     let mut faults = Vec::new();
     for (name, source) in &rule.parameters {
-        let Some(parameter) = action.parameters.iter().find(|parameter| &parameter.name == name) else {
-            faults.push((unknown_parameter(name, action), source.place.clone()));
+        let Some(parameter) = action.parameters.iter().find(|parameter| *parameter.name == **name) else {
+            faults.push((unknown_parameter(name, action), rule.place(source.at)));
             continue;
         };
         if parameter.immutable {
-            faults.push((format!("parameter `{name}` of `{}` cannot be set by a rule", action.reference), source.place.clone()));
+            faults.push((format!("parameter `{name}` of `{}` cannot be set by a rule", action.reference), rule.place(source.at)));
         }
         if let Ok(ValueTemplate::Fixed(value)) = ValueTemplate::compile(&source.value, crate::rule::book::NAMES)
             && let Err(message) = cast(parameter, &value)
         {
-            faults.push((message, source.place.clone()));
+            faults.push((message, rule.place(source.at)));
         }
     }
-    let given: Map<String, Value> = rule.parameters.iter().map(|(name, _)| (name.clone(), Value::Null)).collect();
+    let given: Map<String, Value> = rule.parameters.iter().map(|(name, _)| (name.to_string(), Value::Null)).collect();
     for parameter in action.parameters.iter().filter(|parameter| parameter.required && parameter.default.is_none()) {
         if !given.contains_key(&parameter.name) {
             let message = format!("action `{}` needs the parameter `{}`", action.reference, parameter.name);
-            faults.push((message, rule.place.clone()));
+            faults.push((message, rule.place(rule.action_at)));
         }
     }
     faults

@@ -9,6 +9,7 @@ use crate::config::{Environment, Reader, SiteConfig};
 use crate::document::fault::{Fault, SourceFile, nearest};
 use crate::document::fields::{Faults, did_you_mean};
 use crate::document::node::{self, Node};
+use crate::model::name::Names;
 use crate::model::pack::Pack;
 use crate::model::place::Place;
 use crate::model::sensor::SensorKind;
@@ -32,20 +33,21 @@ pub(super) fn read(folder: &Path, config: SiteConfig, environment: &Environment,
         sensors: Vec::new(),
         rules: Vec::new(),
     };
+    let mut names = Names::default();
     let reader = Reader { site: folder, environment };
     for pack_folder in folders(&folder.join("packs")) {
-        read_pack(folder, &pack_folder, &mut site, &reader, faults);
+        read_pack(folder, &pack_folder, &mut site, &mut names, &reader, faults);
     }
     let default_pack = Pack { name: "The site itself".into(), ..Pack::named(DEFAULT_PACK) };
     site.packs.entry(DEFAULT_PACK.into()).or_insert_with(|| Arc::new(default_pack));
-    read_rules(folder, &folder.join("rules"), DEFAULT_PACK, &mut site, faults);
+    read_rules(folder, &folder.join("rules"), DEFAULT_PACK, &mut site, &mut names, faults);
     not_yet(folder, &folder.join("workflows"), "workflows", faults);
     check_references(&site, folder, faults);
     timers::add(&mut site, folder, faults);
     site
 }
 
-fn read_pack(root: &Path, folder: &Path, site: &mut Site, reader: &Reader<'_>, faults: &mut Faults) {
+fn read_pack(root: &Path, folder: &Path, site: &mut Site, names: &mut Names, reader: &Reader<'_>, faults: &mut Faults) {
     let file = folder.join("pack.yaml");
     let Some((source, node)) = open(root, &file, faults) else { return };
     let name = file_name(folder);
@@ -83,7 +85,7 @@ fn read_pack(root: &Path, folder: &Path, site: &mut Site, reader: &Reader<'_>, f
         }
     }
     site.packs.insert(name.clone(), pack);
-    read_rules(root, &folder.join("rules"), &name, site, faults);
+    read_rules(root, &folder.join("rules"), &name, site, names, faults);
     for kind in NOT_YET {
         not_yet(root, &folder.join(kind), kind, faults);
     }
@@ -102,15 +104,16 @@ fn twice(source: &SourceFile, what: &str, name: &str, place: &Place, first: &Pla
     source.fault(place.line, place.column, message).hint("rename one of the files; the file's name is the thing's name")
 }
 
-fn read_rules(root: &Path, folder: &Path, pack: &str, site: &mut Site, faults: &mut Faults) {
+fn read_rules(root: &Path, folder: &Path, pack: &str, site: &mut Site, names: &mut Names, faults: &mut Faults) {
     for file in yaml_files(folder) {
         let Some((source, node)) = open(root, &file, faults) else { continue };
-        let Some(compiled) = rule::read(&source, &node, pack, &stem(&file), faults) else { continue };
+        let Some(mut compiled) = rule::read(&source, &node, pack, &stem(&file), faults) else { continue };
         if let Some(other) = site.rules.iter().find(|other| other.rule.reference == compiled.rule.reference) {
-            let message = format!("there is a rule `{}` already, in {}", compiled.rule.reference, other.rule.place.file);
+            let message = format!("there is a rule `{}` already, in {}", compiled.rule.reference, other.rule.file);
             faults.push(source.whole(message).hint("rename one of the files; the file's name is the rule's name"));
             continue;
         }
+        compiled.rule.share(names);
         site.rules.push(compiled);
     }
 }
@@ -144,16 +147,16 @@ fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
             }
             faults.push(fault);
         };
-        if !site.triggers.contains_key(&rule.trigger) {
-            missing("trigger", &rule.trigger_place, &rule.trigger, &mut site.triggers.keys());
+        if !site.triggers.contains_key(&*rule.trigger) {
+            missing("trigger", &rule.place(rule.trigger_at), &rule.trigger, &mut site.triggers.keys());
         }
         if let Some(notify) = &rule.notify
-            && !site.config.channels.contains_key(&notify.channel)
+            && !site.config.channels.contains_key(&notify.value.channel)
         {
-            missing("channel", &rule.notify_place, &notify.channel, &mut site.config.channels.keys());
+            missing("channel", &rule.place(notify.at), &notify.value.channel, &mut site.config.channels.keys());
         }
-        match site.actions.get(&rule.action) {
-            None => missing("action", &rule.place, &rule.action, &mut site.actions.keys()),
+        match site.actions.get(&*rule.action) {
+            None => missing("action", &rule.place(rule.action_at), &rule.action, &mut site.actions.keys()),
             Some(action) => {
                 for (message, place) in rule::check_parameters(rule, action) {
                     faults.push(fault_at(root, &place, message));

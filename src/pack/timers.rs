@@ -32,10 +32,10 @@ struct Asked {
 
 fn asked(compiled: &CompiledRule) -> Option<Asked> {
     let rule = &compiled.rule;
-    let (trigger, when) = TRIGGERS.into_iter().find(|(trigger, _)| *trigger == rule.trigger)?;
+    let (trigger, when) = TRIGGERS.into_iter().find(|(trigger, _)| *trigger == &*rule.trigger)?;
     let parameters: Map<String, Value> = rule.trigger_parameters.iter().cloned().collect();
     let asks = rule.enabled && !parameters.is_empty();
-    asks.then(|| Asked { rule: rule.reference.clone(), trigger, when, parameters, place: rule.trigger_place.clone() })
+    asks.then(|| Asked { rule: rule.reference.to_string(), trigger, when, parameters, place: rule.place(rule.trigger_at) })
 }
 
 /// Adds a timer for each trigger with parameters that enabled rules listen to, unless a sensor of the site emits such events already. Rules

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::document::fields::Fields;
 use crate::document::node::Node;
 use crate::model::duration;
+use crate::model::place::Spot;
 use crate::model::rule::{Source, Throttle, Window, WindowKind};
 use crate::model::window::MAX_KEY_BYTES;
 
@@ -75,8 +76,8 @@ pub(super) fn read_throttle(fields: &mut Fields<'_, '_>, node: &Node) -> Option<
 
 fn by(inner: &mut Fields<'_, '_>) -> Option<Source<String>> {
     let node = inner.node("by")?;
-    let place = inner.place(node);
-    Some(Source { value: inner.text("by")?, place })
+    let at = Spot::new(node.line, node.column);
+    Some(Source { value: inner.text("by")?, at })
 }
 
 fn span(inner: &mut Fields<'_, '_>, name: &'static str) -> Option<Duration> {

@@ -1,6 +1,6 @@
 //! The rules that are in force together, compiled and ordered by trigger.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::FixedState;
@@ -11,12 +11,13 @@ use super::index::{Entry, Index};
 use super::key::KeyMaker;
 use super::operators::Test;
 use super::windows::{Definition, Needed};
-use crate::model::hash::{Revision, fingerprint};
+use crate::model::hash::{Digest, Revision, fingerprint};
+use crate::model::name::Name;
 use crate::model::path::{FieldPath, Root};
-use crate::model::rule::{Mode, Rule, Source, WindowKind};
+use crate::model::rule::{Rule, Source, WindowKind};
 use crate::script::expr::Expression;
 use crate::template::keys::system_keys;
-use crate::template::value::{ValueTemplate, sole_expression};
+use crate::template::value::{ValueTemplate, is_literal, sole_expression};
 
 /// The names that guards and parameters may use.
 pub const NAMES: &[&str] = &["trigger", "event", "now", "kv", "st2kv"];
@@ -25,42 +26,20 @@ pub const NAMES: &[&str] = &["trigger", "event", "now", "kv", "st2kv"];
 #[derive(Debug)]
 pub struct CompiledRule {
     /// The rule.
-    pub rule: Box<Rule>,
-    /// Its revision.
-    pub revision: Revision,
-    pub(super) outline: Outline,
+    pub rule: Rule,
+    digest: Digest,
     pub(super) tests: Box<[Test]>,
     pub(super) guard: Option<Box<Expression>>,
     /// The parameters of its action, compiled when they are first needed: most rules match seldom.
-    parameters: OnceLock<Box<[ValueTemplate]>>,
+    parameters: OnceLock<Box<Templates>>,
     pub(super) window: Option<Box<Keyed>>,
     pub(super) throttle: Option<Box<Keyed>>,
     /// Keys of the datastore that its patterns, guard and parameters name.
-    pub(super) keys: BTreeSet<String>,
-    pub(super) name: Arc<str>,
+    keys: Option<Box<BTreeSet<String>>>,
 }
 
-/// What every event asks of a rule, so that the rest of it need not be fetched from memory for those that fail early.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Outline {
-    /// How many trigger parameters it has.
-    pub equalities: usize,
-    /// How many of the criteria must hold; all if absent.
-    pub at_least: Option<usize>,
-    pub is_backstop: bool,
-    pub is_shadow: bool,
-}
-
-impl Outline {
-    fn of(rule: &Rule) -> Self {
-        Self {
-            equalities: rule.trigger_parameters.len(),
-            at_least: rule.at_least,
-            is_backstop: rule.backstop,
-            is_shadow: rule.mode == Mode::Shadow,
-        }
-    }
-}
+#[derive(Debug)]
+struct Templates(Box<[ValueTemplate]>);
 
 /// A window or throttle, and what tells its keys apart.
 #[derive(Debug)]
@@ -171,28 +150,34 @@ impl CompiledRule {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let revision = rule.revision();
-        let name = rule.reference.as_str().into();
         Ok(Self {
-            outline: Outline::of(&rule),
-            rule: Box::new(rule),
-            revision,
+            digest: Digest::of(&rule),
+            rule,
             tests: tests.into(),
             guard: guard.map(Box::new),
             parameters: OnceLock::new(),
             window: window.map(Box::new),
             throttle: throttle.map(Box::new),
-            keys,
-            name,
+            keys: (!keys.is_empty()).then(|| Box::new(keys)),
         })
+    }
+
+    /// Its revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.digest.revision()
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        self.rule.reference.shared()
     }
 
     /// The parameters of its action, compiled.
     pub(super) fn parameters(&self) -> &[ValueTemplate] {
-        let compiled = |(_, source): &(String, Source<Value>)| {
+        let compiled = |(_, source): &(Name, Source<Value>)| {
             ValueTemplate::compile(&source.value, NAMES).expect("it was checked when the rule was read")
         };
-        self.parameters.get_or_init(|| self.rule.parameters.iter().map(compiled).collect())
+        &self.parameters.get_or_init(|| Box::new(Templates(self.rule.parameters.iter().map(compiled).collect()))).0
     }
 
     /// The path of a criterion, by index.
@@ -203,13 +188,14 @@ impl CompiledRule {
     /// Keys of the datastore that it names.
     #[must_use]
     pub fn keys(&self) -> &BTreeSet<String> {
-        &self.keys
+        static NONE: BTreeSet<String> = BTreeSet::new();
+        self.keys.as_deref().unwrap_or(&NONE)
     }
 
     /// What is to be remembered of it.
     pub fn needed(&self) -> impl Iterator<Item = Needed> {
         self.window.iter().chain(&self.throttle).map(move |keyed| Needed {
-            rule: Arc::clone(&self.name),
+            rule: Arc::clone(self.name()),
             definition: keyed.definition.clone(),
             hash: keyed.hash,
         })
@@ -271,7 +257,7 @@ impl Shelf {
             };
             let slots = rule.paths().map(of).collect();
             shelf.has_backstops |= rule.rule.backstop;
-            shelf.keys.extend(rule.keys.iter().cloned());
+            shelf.keys.extend(rule.keys().iter().cloned());
             shelf.rules.push(Placed { rule, slots });
         }
         shelf.index = Index::of_all(shelf.rules.len());
@@ -295,12 +281,12 @@ impl Shelf {
 impl Placed {
     fn entry(&self) -> Entry<'_> {
         let rule = &self.rule;
-        let (of_equalities, others) = self.slots.split_at(rule.outline.equalities);
+        let (of_equalities, others) = self.slots.split_at(rule.rule.trigger_parameters.len());
         let of_tests = others.iter().copied().zip(&rule.rule.criteria);
         // What an event cannot show may hold.
-        let criteria: Vec<_> = of_tests.filter(|(slot, criterion)| *slot != OF_DATASTORE && !has_template(&criterion.pattern)).collect();
+        let criteria: Vec<_> = of_tests.filter(|(slot, criterion)| *slot != OF_DATASTORE && is_literal(&criterion.pattern)).collect();
         let unknown = rule.tests.len() - criteria.len();
-        let needed = if rule.counts_misses() { 0 } else { rule.rule.at_least.unwrap_or(rule.tests.len()).saturating_sub(unknown) };
+        let needed = if rule.counts_misses() { 0 } else { rule.rule.needed().saturating_sub(unknown) };
         let equalities = of_equalities.iter().copied().zip(rule.rule.trigger_parameters.iter().map(|(_, value)| value)).collect();
         Entry { equalities, criteria, needed }
     }
@@ -311,15 +297,6 @@ const OF_DATASTORE: u32 = u32::MAX;
 
 fn narrowed(slot: usize) -> u32 {
     u32::try_from(slot).expect("there are less than four thousand million fields")
-}
-
-fn has_template(pattern: &Value) -> bool {
-    match pattern {
-        Value::String(text) => text.contains("{{") || text.contains("<%"),
-        Value::Array(items) => items.iter().any(has_template),
-        Value::Object(map) => map.values().any(has_template),
-        _ => false,
-    }
 }
 
 /// Whether a parameter is without fault at a glance: names of fields are all that stands between its braces. Reading templates takes
@@ -359,7 +336,8 @@ fn mentions_keys(value: &Value) -> bool {
 #[derive(Debug, Default)]
 pub struct RuleBook {
     pub(super) shelves: HashMap<String, Shelf, FixedState>,
-    rules: BTreeMap<Arc<str>, Arc<CompiledRule>>,
+    /// By name.
+    rules: Vec<Arc<CompiledRule>>,
 }
 
 impl RuleBook {
@@ -374,12 +352,12 @@ impl RuleBook {
     /// The same without an index: every rule of a trigger is tried for each of its events. To compare with.
     #[must_use]
     pub fn unindexed(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
-        let mut book = Self::default();
-        for rule in rules {
-            book.rules.insert(Arc::clone(&rule.name), Arc::new(rule));
-        }
+        let mut rules: Vec<_> = rules.into_iter().map(Arc::new).collect();
+        rules.sort_by(|a, b| a.rule.reference.cmp(&b.rule.reference));
+        debug_assert!(rules.is_sorted_by(|a, b| a.rule.reference < b.rule.reference), "no two rules have one name");
+        let mut book = Self { rules, shelves: HashMap::default() };
         let mut by_trigger: HashMap<&str, Vec<Arc<CompiledRule>>> = HashMap::new();
-        for rule in book.rules.values() {
+        for rule in &book.rules {
             by_trigger.entry(&rule.rule.trigger).or_default().push(Arc::clone(rule));
         }
         book.shelves = by_trigger.into_iter().map(|(trigger, rules)| (trigger.to_string(), Shelf::of(rules))).collect();
@@ -389,7 +367,8 @@ impl RuleBook {
     /// A rule by `pack.name`.
     #[must_use]
     pub fn get(&self, reference: &str) -> Option<&Arc<CompiledRule>> {
-        self.rules.get(reference)
+        let found = self.rules.binary_search_by(|rule| (*rule.rule.reference).cmp(reference)).ok()?;
+        self.rules.get(found)
     }
 
     /// Whether a rule listens to a trigger.
@@ -400,7 +379,7 @@ impl RuleBook {
 
     /// Every rule, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<CompiledRule>> {
-        self.rules.values()
+        self.rules.iter()
     }
 }
 

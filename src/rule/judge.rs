@@ -61,7 +61,7 @@ impl Match {
     /// The verdict that is stored.
     #[must_use]
     pub fn verdict(&self, execution: Option<ExecutionId>) -> StoredVerdict {
-        let (rule, revision) = (self.rule.rule.reference.clone(), self.rule.revision.clone());
+        let (rule, revision) = (self.rule.rule.reference.to_string(), self.rule.revision());
         StoredVerdict { rule, revision, reason: Reason::Matched, values: self.values.clone(), execution, detail: None }
     }
 }
@@ -161,7 +161,7 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
         }
         for placed in candidates.iter().map(|position| &shelf.rules[*position as usize]) {
             let rule = &placed.rule;
-            if rule.outline.is_backstop != backstop || (!world.off.is_empty() && world.off.contains_key(&rule.name)) {
+            if rule.rule.backstop != backstop || (!world.off.is_empty() && world.off.contains_key(rule.name())) {
                 continue;
             }
             let facts = &judgement.facts;
@@ -175,7 +175,7 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
             if decision.exhausted {
                 judgement.overruns.push(Arc::clone(rule));
             }
-            for name in &rule.keys {
+            for name in rule.keys() {
                 let value = facts.keys.get(name).cloned().unwrap_or(Value::Null);
                 if value.to_string().len() <= KEY_BYTES {
                     judgement.keys.insert(name.clone(), value);
@@ -189,8 +189,8 @@ pub fn judge<'e>(book: &RuleBook, event: &'e Event, world: World<'_>, windows: &
                 judgement.matches.push(Match { rule: Arc::clone(rule), values: values() });
             } else if make_room(&mut judgement.near_misses, &mut judgement.more_near_misses, decision.reason) {
                 judgement.near_misses.push(StoredVerdict {
-                    rule: rule.rule.reference.clone(),
-                    revision: rule.revision.clone(),
+                    rule: rule.rule.reference.to_string(),
+                    revision: rule.revision(),
                     reason: decision.reason,
                     values: values(),
                     execution: None,
@@ -238,7 +238,7 @@ pub fn silence(
         let key = read.and_then(|fields| key(throttle, &shelf.rules[0], &fields, &facts, true));
         let at = deadline.timestamp_millis();
         match key {
-            Ok(key) if windows.pass(&rule.name, &key, at, at) != Answer::Fires => return None,
+            Ok(key) if windows.pass(rule.name(), &key, at, at) != Answer::Fires => return None,
             Ok(_) => {}
             Err(error) => return Some(Err(format!("the key of the throttle: {error}"))),
         }
@@ -268,7 +268,7 @@ impl Known<'static> {
     /// What is known when a rule is tried on an event that never came.
     #[must_use]
     pub fn rehearsal(rule: &CompiledRule, event: &Event, keys: BTreeMap<String, Value>) -> Self {
-        let off = switch::off(&rule.rule, &rule.revision, &[], event.received_at);
+        let off = switch::off(&rule.rule, &rule.revision(), &[], event.received_at);
         Self { keys, off, stored: None, is_past: false, another_matched: false }
     }
 }
@@ -279,28 +279,28 @@ impl Known<'static> {
 /// When the payload cannot be read.
 pub fn explain(rule: &Arc<CompiledRule>, event: &Event, known: &Known<'_>) -> Result<(Verdict, Option<Rendered>), String> {
     let verdict = |matched, reason, criteria, detail| Verdict {
-        rule: rule.rule.reference.clone(),
-        revision: rule.revision.clone(),
+        rule: rule.rule.reference.to_string(),
+        revision: rule.revision(),
         matched,
         reason,
         criteria,
         detail,
     };
-    if event.trigger != rule.rule.trigger {
+    if event.trigger != *rule.rule.trigger {
         let detail = format!("the event is of `{}`, the rule listens to `{}`", event.trigger, rule.rule.trigger);
         return Ok((verdict(false, Reason::OtherTrigger, Vec::new(), Some(detail)), None));
     }
     let shelf = Shelf::of([Arc::clone(rule)]);
     let fields = shelf.reader.read(event.payload.text())?;
     let placed = &shelf.rules[0];
-    let facts = Facts::new(event, &rule.keys, &known.keys);
+    let facts = Facts::new(event, rule.keys(), &known.keys);
     let mut criteria = Vec::with_capacity(rule.tests.len());
     for ((criterion, test), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, &fields, &facts)) {
-        let (held, error) = match test.holds(&value, &facts) {
+        let (held, error) = match test.holds(criterion, &value, &facts) {
             Ok(held) => (held, None),
             Err(error) => (false, Some(error)),
         };
-        let (key, operator, pattern) = (criterion.key.clone(), criterion.operator.name().to_string(), criterion.pattern.clone());
+        let (key, operator, pattern) = (criterion.key.to_string(), criterion.operator.name().to_string(), criterion.pattern.clone());
         criteria.push(CriterionVerdict { key, operator, pattern, value: value.to_value(), held, error });
     }
     let decision = match &known.off {
@@ -354,7 +354,7 @@ impl Decision {
 /// What the criteria see; their slots lie behind those of the trigger parameters.
 fn seen<'f, 'p: 'f>(placed: &'f Placed, fields: &'f Fields<'p>, facts: &'f Facts<'_>) -> impl Iterator<Item = Cow<'f, Seen<'p>>> {
     let rule = &placed.rule;
-    let slots = placed.slots[rule.outline.equalities..].iter().take(rule.tests.len());
+    let slots = placed.slots[rule.rule.trigger_parameters.len()..].iter().take(rule.tests.len());
     slots.enumerate().map(|(criterion, slot)| match fields.slots.get(*slot as usize) {
         Some(seen) => Cow::Borrowed(seen),
         None => Cow::Owned(facts.key(&rule.path(criterion))),
@@ -364,7 +364,7 @@ fn seen<'f, 'p: 'f>(placed: &'f Placed, fields: &'f Fields<'p>, facts: &'f Facts
 /// The slots of the keys of its window and its throttle.
 fn key_slots(placed: &Placed, of_throttle: bool) -> &[u32] {
     let rule = &placed.rule;
-    let slots = &placed.slots[rule.outline.equalities + rule.tests.len()..];
+    let slots = &placed.slots[rule.rule.trigger_parameters.len() + rule.tests.len()..];
     let of_window = rule.window.as_ref().map_or(0, |window| window.by.paths().count());
     if of_throttle { &slots[of_window..] } else { &slots[..of_window] }
 }
@@ -372,7 +372,7 @@ fn key_slots(placed: &Placed, of_throttle: bool) -> &[u32] {
 /// What a rule says of an event before its window and throttle: trigger parameters, criteria with `at_least`, guard.
 fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
     let rule = &placed.rule;
-    for (index, slot) in placed.slots[..rule.outline.equalities].iter().enumerate() {
+    for (index, slot) in placed.slots[..rule.rule.trigger_parameters.len()].iter().enumerate() {
         let seen = &fields.slots[*slot as usize];
         if *seen == Seen::Missing || !equal_seen(seen, &rule.rule.trigger_parameters[index].1) {
             return Reason::TriggerParameters.into();
@@ -403,17 +403,16 @@ fn decide(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Decision {
 
 fn criteria(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>) -> Result<(), Decision> {
     let rule = &placed.rule;
-    let at_least = rule.outline.at_least;
-    let needed = at_least.unwrap_or(rule.tests.len());
+    let (at_least, needed) = (rule.rule.at_least, rule.rule.needed());
     let (mut held, mut left, mut failure, mut nothing) = (0usize, rule.tests.len(), None, false);
-    for ((index, test), value) in rule.tests.iter().enumerate().zip(seen(placed, fields, facts)) {
+    for ((criterion, test), value) in rule.rule.criteria.iter().zip(&rule.tests).zip(seen(placed, fields, facts)) {
         left -= 1;
-        match test.holds(&value, facts) {
+        match test.holds(criterion, &value, facts) {
             Ok(true) => held += 1,
             Ok(false) if at_least.is_none() => return Err(Reason::CriteriaNotHeld.into()),
             Ok(false) => {}
             Err(error) => {
-                failure = failure.or_else(|| Some(format!("{}: {error}", rule.rule.criteria[index].key)));
+                failure = failure.or_else(|| Some(format!("{}: {error}", criterion.key)));
                 nothing |= value.is_nothing();
             }
         }
@@ -439,15 +438,15 @@ fn hold_back(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, windows: &
             Err(error) => return Decision::because(Reason::KeyFailed, error),
         };
         let answer = if is_throttle {
-            windows.pass(&rule.name, &key, at, now)
+            windows.pass(rule.name(), &key, at, now)
         } else {
-            windows.hold(&rule.name, &key, at, now, Origin { id: facts.event.id, source: &facts.event.source })
+            windows.hold(rule.name(), &key, at, now, Origin { id: facts.event.id, source: &facts.event.source })
         };
         if answer != Answer::Fires {
             return held(&answer, &key);
         }
     }
-    if rule.outline.is_shadow { Reason::Shadowed.into() } else { Reason::Matched.into() }
+    if rule.rule.mode == Mode::Shadow { Reason::Shadowed.into() } else { Reason::Matched.into() }
 }
 
 fn miss(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, windows: &mut Windows) {
@@ -455,7 +454,7 @@ fn miss(placed: &Placed, fields: &Fields<'_>, facts: &Facts<'_>, windows: &mut W
         && let Ok(key) = key(window, placed, fields, facts, false)
     {
         let (at, now) = facts.at();
-        windows.miss(&placed.rule.name, &key, at, now);
+        windows.miss(placed.rule.name(), &key, at, now);
     }
 }
 
@@ -490,8 +489,8 @@ fn parameters(rule: &CompiledRule, facts: &Facts<'_>) -> Result<Map<String, Valu
     let scope = facts.scope()?;
     let mut rendered = Map::new();
     for (template, (name, source)) in rule.parameters().iter().zip(&rule.rule.parameters) {
-        let value = template.render(scope).map_err(|error| format!("{}: parameter `{name}`: {error}", source.place))?;
-        rendered.insert(name.clone(), value);
+        let value = template.render(scope).map_err(|error| format!("{}: parameter `{name}`: {error}", rule.rule.place(source.at)))?;
+        rendered.insert(name.to_string(), value);
     }
     Ok(rendered)
 }
@@ -501,10 +500,10 @@ mod tests {
     use super::*;
     use crate::model::ids::IdSource;
     use crate::model::json::RawJson;
-    use crate::model::place::Place;
+    use crate::model::place::Spot;
     use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Operator, Rule, Source};
 
-    fn rule(criteria: &[(&str, Operator, Value)], at_least: Option<usize>, when: Option<&str>) -> Rule {
+    fn rule(criteria: &[(&str, Operator, Value)], at_least: Option<u32>, when: Option<&str>) -> Rule {
         let criteria = criteria.iter().map(|(key, operator, pattern)| Criterion {
             key: (*key).into(),
             operator: *operator,
@@ -513,11 +512,11 @@ mod tests {
         });
         Rule {
             reference: "default.r".into(),
-            description: String::new(),
+            description: "".into(),
             enabled: true,
             mode: Mode::Active,
             trigger: "core.webhook".into(),
-            trigger_parameters: Vec::new(),
+            trigger_parameters: [].into(),
             criteria: criteria.collect(),
             at_least,
             backstop: false,
@@ -525,13 +524,13 @@ mod tests {
             throttle: None,
             late: DEFAULT_LATE,
             ceiling: DEFAULT_CEILING,
-            when: when.map(|when| Box::new(Source { value: when.into(), place: Place::default() })),
+            when: when.map(|when| Box::new(Source { value: when.into(), at: Spot::default() })),
             action: "core.noop".into(),
-            parameters: vec![("app".into(), Source { value: json!("{{trigger.app}}"), place: Place::file("r.yaml") })],
+            parameters: [("app".into(), Source { value: json!("{{trigger.app}}"), at: Spot::default() })].into(),
             notify: None,
-            place: Place::default(),
-            trigger_place: Place::default(),
-            notify_place: Place::default(),
+            file: "r.yaml".into(),
+            action_at: Spot::default(),
+            trigger_at: Spot::default(),
         }
     }
 

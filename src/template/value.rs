@@ -154,6 +154,17 @@ fn follow<'s>(steps: &[String], scope: &'s Scope) -> Option<&'s Value> {
     })
 }
 
+/// Whether there is neither template nor expression anywhere in a value, nor anything that looks like one.
+#[must_use]
+pub fn is_literal(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !["{{", "<%", "{%"].iter().any(|sign| text.contains(sign)),
+        Value::Array(items) => items.iter().all(is_literal),
+        Value::Object(map) => map.values().all(is_literal),
+        _ => true,
+    }
+}
+
 /// The source inside `<% … %>`, if the text is exactly one expression.
 #[must_use]
 pub fn sole_expression(text: &str) -> Option<&str> {

@@ -16,7 +16,7 @@ use signalman::engine::why::{self, RuleAnswer};
 use signalman::model::event::{NewEvent, StoredEvent};
 use signalman::model::ids::{EventId, IdSource};
 use signalman::model::json::RawJson;
-use signalman::model::place::Place;
+use signalman::model::place::Spot;
 use signalman::model::principal::Principal;
 use signalman::model::reason::Reason;
 use signalman::model::rule::{Criterion, Operator, Rule, Source, Throttle, Window, WindowKind};
@@ -35,7 +35,7 @@ const TRIGGERS: &[&str] = &["t.e", "t.e", "t.e", "t.e", "t.e", "t.e", "t.e", "t.
 const KEYS: &[&str] = &["limit", "text", "open"];
 
 fn source<T>(value: T) -> Source<T> {
-    Source { value, place: Place::default() }
+    Source { value, at: Spot::default() }
 }
 
 fn by(random: &mut Random) -> Option<Source<String>> {
@@ -64,8 +64,9 @@ fn rule(random: &mut Random, odds: &Odds, number: usize) -> Rule {
         rule.enabled = !random.one_in(odds.off);
         rule.backstop = random.one_in(odds.backstop);
         // Few criteria, so that something is left to disagree about.
-        rule.criteria.truncate(random.below(odds.criteria) as usize);
-        rule.at_least = rule.at_least.filter(|count| *count <= rule.criteria.len());
+        let mut criteria = rule.criteria.into_vec();
+        criteria.truncate(random.below(odds.criteria) as usize);
+        rule.at_least = rule.at_least.filter(|count| *count as usize <= criteria.len());
         if random.one_in(4) && odds.criteria > 1 {
             let (key, operator, pattern) = *random.of(&[
                 ("trigger.n", Operator::Lessthan, "{{kv.system.limit}}"),
@@ -75,8 +76,9 @@ fn rule(random: &mut Random, odds: &Odds, number: usize) -> Rule {
                 ("system.open", Operator::Equals, "<% true %>"),
                 ("system.limit", Operator::Exists, "<% true %>"),
             ]);
-            rule.criteria.push(Criterion { key: key.into(), operator, pattern: json!(pattern), condition: None });
+            criteria.push(Criterion { key: key.into(), operator, pattern: json!(pattern), condition: None });
         }
+        rule.criteria = criteria.into();
         if random.one_in(odds.guard) {
             let guards = ["<% kv.system.open == true %>", "<% trigger.n > kv.system.limit %>", "<% kv.system.text != trigger.text %>"];
             rule.when = Some(Box::new(source((*random.of(&guards)).into())));
@@ -93,7 +95,7 @@ fn rule(random: &mut Random, odds: &Odds, number: usize) -> Rule {
         rule.throttle = random.one_in(5).then(|| Box::new(Throttle { once_per: seconds(random, 100), by: by(random) }));
         rule.action = "t.noop".into();
         let values = ["<% trigger.n %>", "{{trigger.a}}", "<% kv.system.limit %>", "plain", "{{event.id}}"];
-        rule.parameters = (0..random.below(2)).map(|_| ("n".to_string(), source(json!(random.of(&values))))).collect();
+        rule.parameters = (0..random.below(2)).map(|_| ("n".into(), source(json!(random.of(&values))))).collect();
         if CompiledRule::compile(rule.clone()).is_ok() {
             return rule;
         }
@@ -150,8 +152,8 @@ impl Round {
         let parts =
             Parts { store: Arc::clone(&store), clock: Arc::new(clock.clone()), ids: Arc::new(IdSource::seeded(random.0)), origin: None };
         let app = app::start(loaded, parts).await.unwrap();
-        let off = rules.iter().filter(|rule| !rule.enabled).map(|rule| rule.reference.clone()).collect();
-        let rules = compiled().map(|rule| (rule.rule.reference.clone(), Arc::new(rule))).collect();
+        let off = rules.iter().filter(|rule| !rule.enabled).map(|rule| rule.reference.to_string()).collect();
+        let rules = compiled().map(|rule| (rule.rule.reference.to_string(), Arc::new(rule))).collect();
         Self { app, store, clock, rules, keys: BTreeMap::new(), off, _site: site }
     }
 
@@ -195,14 +197,14 @@ impl Round {
     /// Asks everybody about an event that has just been judged.
     async fn compare(&self, event: &StoredEvent, tally: &mut Tally) -> Vec<RuleAnswer> {
         let told = why::event(&self.app.engine, event.event.id).await.unwrap();
-        let mine: Vec<&Arc<CompiledRule>> = self.rules.values().filter(|rule| rule.rule.trigger == event.event.trigger).collect();
+        let mine: Vec<&Arc<CompiledRule>> = self.rules.values().filter(|rule| *rule.rule.trigger == *event.event.trigger).collect();
         assert_eq!(told.rules.len(), mine.len(), "each rule of the trigger has one answer");
         assert_eq!(told.other_triggers, self.rules.len() - mine.len());
         for verdict in &event.verdicts {
-            assert!(mine.iter().any(|rule| rule.rule.reference == verdict.rule), "{verdict:?} of another trigger");
+            assert!(mine.iter().any(|rule| *rule.rule.reference == *verdict.rule), "{verdict:?} of another trigger");
         }
         let held = |rule: &Arc<CompiledRule>| matches!(self.tried(rule, event), Reason::Matched | Reason::Shadowed);
-        let in_first_row = |rule: &Arc<CompiledRule>| !rule.rule.backstop && !self.off.contains(&rule.rule.reference);
+        let in_first_row = |rule: &Arc<CompiledRule>| !rule.rule.backstop && !self.off.contains(&*rule.rule.reference);
         let another_held = LazyCell::new(|| mine.iter().any(|rule| in_first_row(rule) && held(rule)));
         for answer in &told.rules {
             let rule = &self.rules[&answer.verdict.rule];
@@ -284,7 +286,7 @@ impl Pair<'_> {
             self.event.event.received_at,
             self.round.keys,
             self.event.keys,
-            self.round.off.contains(name),
+            self.round.off.contains(&**name),
             self.event.more_near_misses,
             json!(self.answer.verdict),
             json!(self.rehearsed),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use signalman::model::event::Event;
 use signalman::model::ids::IdSource;
 use signalman::model::json::RawJson;
-use signalman::model::place::Place;
+use signalman::model::place::Spot;
 use signalman::model::rule::{Condition, Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Operator, Rule, Source};
 use signalman::model::verdict::MAX_NEAR_MISSES;
 use signalman::rule::book::{CompiledRule, RuleBook};
@@ -112,7 +112,7 @@ fn criterion(random: &mut Random) -> Criterion {
     let dot = if field.starts_with('[') { "" } else { "." };
     let condition =
         (operator == Operator::Search).then(|| *random.of(&[Condition::Any, Condition::All, Condition::Any2any, Condition::All2any]));
-    Criterion { key: format!("trigger{dot}{field}{tag}"), operator, pattern: pattern(random, operator), condition }
+    Criterion { key: format!("trigger{dot}{field}{tag}").into(), operator, pattern: pattern(random, operator), condition }
 }
 
 /// A rule that can be compiled. What no version carries out yet is left out.
@@ -122,32 +122,32 @@ pub fn rule(random: &mut Random, number: usize) -> Rule {
         if random.one_in(4) {
             // Two ends of one field.
             let (low, high) = (json!(random.below(6)), json!(random.below(10)));
-            let limit = |operator, pattern, tag| Criterion { key: format!("trigger.n#{tag}"), operator, pattern, condition: None };
+            let limit = |operator, pattern, tag| Criterion { key: format!("trigger.n#{tag}").into(), operator, pattern, condition: None };
             criteria.extend([limit(Operator::Greaterthan, low, 1), limit(Operator::Lessthan, high, 2)]);
         }
-        let at_least = (!criteria.is_empty() && random.one_in(3)).then(|| 1 + random.below(criteria.len() as u64) as usize);
+        let at_least = (!criteria.is_empty() && random.one_in(3)).then(|| 1 + random.below(criteria.len() as u64) as u32);
         let guards = ["<% trigger.n == 1 %>", "<% true %>", "<% trigger.inner.x.y %>", "<% 7 %>"];
         let rule = Rule {
-            reference: format!("t.r{number:04}"),
-            description: String::new(),
+            reference: format!("t.r{number:04}").into(),
+            description: "".into(),
             enabled: true,
             mode: if random.one_in(8) { Mode::Shadow } else { Mode::Active },
             trigger: TRIGGER.into(),
             trigger_parameters: (0..random.below(8) / 6).map(|_| ((*random.of(&["a", "b", "inner.x"])).into(), value(random))).collect(),
-            criteria,
+            criteria: criteria.into(),
             at_least,
-            when: random.one_in(6).then(|| Box::new(Source { value: (*random.of(&guards)).into(), place: Place::default() })),
+            when: random.one_in(6).then(|| Box::new(Source { value: (*random.of(&guards)).into(), at: Spot::default() })),
             backstop: false,
             window: None,
             throttle: None,
             late: DEFAULT_LATE,
             ceiling: DEFAULT_CEILING,
             action: "core.noop".into(),
-            parameters: Vec::new(),
+            parameters: [].into(),
             notify: None,
-            place: Place::default(),
-            trigger_place: Place::default(),
-            notify_place: Place::default(),
+            file: "".into(),
+            action_at: Spot::default(),
+            trigger_at: Spot::default(),
         };
         if CompiledRule::compile(rule.clone()).is_ok() {
             return rule;
@@ -257,7 +257,7 @@ fn kept_verdicts_are_explained_by_the_same_reasons() {
             let kept = judgement.matches.iter().map(|matched| matched.verdict(None)).chain(judgement.near_misses);
             let kept: Map<String, Value> = kept.map(|verdict| (verdict.rule.clone(), json!(verdict))).collect();
             for rule in book.iter() {
-                told(rule, &event, kept.get(&rule.rule.reference));
+                told(rule, &event, kept.get(&*rule.rule.reference));
             }
         }
     }

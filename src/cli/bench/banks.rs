@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::model::event::Event;
 use crate::model::ids::IdSource;
 use crate::model::json::RawJson;
-use crate::model::place::Place;
+use crate::model::place::Spot;
 use crate::model::rule::{Criterion, DEFAULT_CEILING, DEFAULT_LATE, Mode, Operator, Rule, Source, Window, WindowKind};
 use crate::rule::book::CompiledRule;
 
@@ -134,7 +134,7 @@ impl Bank {
 /// A rule that counts events of hosts.
 pub(super) fn counting() -> Rule {
     let criteria = vec![criterion("labels.kind", Operator::Equals, json!("host"))];
-    let by = Source { value: "{{trigger.labels.host}}".into(), place: Place::default() };
+    let by = Source { value: "{{trigger.labels.host}}".into(), at: Spot::default() };
     let kind = WindowKind::Count { count: 3, within: std::time::Duration::from_secs(86_400), consecutive: false };
     Rule { window: Some(Box::new(Window { kind, by: Some(by) })), ..rule(0, criteria) }
 }
@@ -152,22 +152,20 @@ fn apps(count: u64) -> u64 {
 }
 
 fn criterion(field: &str, operator: Operator, pattern: Value) -> Criterion {
-    Criterion { key: format!("trigger.{field}"), operator, pattern, condition: None }
+    Criterion { key: format!("trigger.{field}").into(), operator, pattern, condition: None }
 }
 
 /// As a file of the site would give it.
 fn rule(number: usize, criteria: Vec<Criterion>) -> Rule {
-    let file = Place::file(format!("rules/bench/rule_{number}.yaml"));
-    let place = |line, column| Place { line, column, ..file.clone() };
-    let source = |value: &str, line| Source { value: json!(value), place: place(line, 9) };
+    let source = |value: &str, line| Source { value: json!(value), at: Spot::new(line, 9) };
     Rule {
-        reference: format!("bench.rule_{number}"),
+        reference: format!("bench.rule_{number}").into(),
         description: "Tells the channel of those who are on call.".into(),
         enabled: true,
         mode: Mode::Active,
         trigger: TRIGGER.into(),
-        trigger_parameters: Vec::new(),
-        criteria,
+        trigger_parameters: [].into(),
+        criteria: criteria.into(),
         at_least: None,
         when: None,
         backstop: false,
@@ -176,11 +174,11 @@ fn rule(number: usize, criteria: Vec<Criterion>) -> Rule {
         late: DEFAULT_LATE,
         ceiling: DEFAULT_CEILING,
         action: "chat.say".into(),
-        parameters: vec![("channel".into(), source("ops", 12)), ("text".into(), source("{{trigger.labels.host}} needs a look", 13))],
+        parameters: [("channel".into(), source("ops", 12)), ("text".into(), source("{{trigger.labels.host}} needs a look", 13))].into(),
         notify: None,
-        place: place(1, 1),
-        trigger_place: place(4, 10),
-        notify_place: Place::default(),
+        file: format!("rules/bench/rule_{number}.yaml").into(),
+        action_at: Spot::new(1, 1),
+        trigger_at: Spot::new(4, 10),
     }
 }
 

@@ -10,7 +10,9 @@ use tikv_jemalloc_ctl::thread::{allocatedp, deallocatedp};
 use super::Arguments;
 use super::banks::{Bank, SIZES};
 use super::scenarios::{MIB, rounded};
-use crate::rule::book::RuleBook;
+use crate::model::name::Names;
+use crate::model::rule::Rule;
+use crate::rule::book::{CompiledRule, RuleBook};
 use crate::rule::judge::{World, judge};
 use crate::rule::windows::Windows;
 
@@ -30,10 +32,15 @@ pub(super) fn rules(arguments: &Arguments) -> Result<Value, String> {
 
 fn measured(bank: Bank, count: usize, run: Duration) -> Result<Vec<(&'static str, Value)>, String> {
     let events = bank.events(count);
+    let held = held(); // what their authors wrote is theirs as well
     let rules = bank.rules(count);
-    let held = held();
     let began = Instant::now();
-    let compiled = rules.iter().cloned().map(crate::rule::book::CompiledRule::compile).collect::<Result<Vec<_>, _>>();
+    let mut names = Names::default();
+    let shared = |mut rule: Rule| {
+        rule.share(&mut names);
+        rule
+    };
+    let compiled = rules.into_iter().map(shared).map(CompiledRule::compile).collect::<Result<Vec<_>, _>>();
     let compiled = compiled.map_err(|faults| format!("a rule is faulty: {faults:?}"))?;
     let compiled_in = began.elapsed();
     let book = RuleBook::new(compiled);

@@ -151,14 +151,17 @@ fn find_action(rule: &Rule, common: &Common, rule_file: &Path, environment: &Env
     let inside = own.is_some();
     let Some(folder) = own.or(given) else { return Ok(None) };
     let mut site = pack::load(&folder, environment).0;
-    let channel = rule.notify.as_ref().map(|notify| &notify.channel);
-    if inside && !site.triggers.contains_key(&rule.trigger) {
-        return Err(file::refused(&format!("{}: error: there is no trigger `{}`", rule.trigger_place, rule.trigger)));
+    let channel = rule.notify.as_ref().map(|notify| &notify.value.channel);
+    if inside && !site.triggers.contains_key(&*rule.trigger) {
+        return Err(file::refused(&format!("{}: error: there is no trigger `{}`", rule.place(rule.trigger_at), rule.trigger)));
     }
     if let Some(channel) = channel.filter(|channel| inside && !site.config.channels.contains_key(*channel)) {
-        return Err(file::refused(&format!("{}: error: there is no channel `{channel}`", rule.notify_place)));
+        return Err(file::refused(&format!(
+            "{}: error: there is no channel `{channel}`",
+            rule.place(rule.notify.as_ref().map(|notify| notify.at).unwrap_or_default())
+        )));
     }
-    Ok(site.actions.remove(&rule.action))
+    Ok(site.actions.remove(&*rule.action))
 }
 
 /// The action with its parameters, cast if the action is found.

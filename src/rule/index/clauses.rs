@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Entry;
 use crate::model::rule::{Criterion, Operator};
 use crate::rule::seen::Seen;
+use crate::template::value::is_literal;
 
 /// A hash of a field and a value, or a beginning, or an end. That two of them share one costs a needless try.
 pub(super) type Key = u64;
@@ -88,7 +89,7 @@ fn narrow(all: &mut Vec<Clause>, clause: Clause) {
 
 /// Nothing, where the operator may hold whatever the value is, or its pattern is made anew for each event.
 fn of_criterion(slot: u32, criterion: &Criterion) -> Option<Clause> {
-    let pattern = Some(&criterion.pattern).filter(|pattern| is_fixed(pattern));
+    let pattern = Some(&criterion.pattern).filter(|pattern| is_literal(pattern));
     let present = || Some(vec![Term::Present { slot }]);
     match (criterion.operator, pattern) {
         (Operator::Equals, Some(pattern)) => Some(vec![equal(slot, pattern)]),
@@ -108,16 +109,6 @@ fn of_criterion(slot: u32, criterion: &Criterion) -> Option<Clause> {
             _,
         ) => None,
         _ => present(),
-    }
-}
-
-/// Whether the pattern is the same for every event.
-fn is_fixed(pattern: &Value) -> bool {
-    match pattern {
-        Value::String(text) => !text.contains("{{") && !text.contains("<%"),
-        Value::Array(items) => items.iter().all(is_fixed),
-        Value::Object(map) => map.values().all(is_fixed),
-        _ => true,
     }
 }
 

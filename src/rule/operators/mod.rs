@@ -1,7 +1,7 @@
 //! The operators of criteria, with the meaning they have in `StackStorm` (`st2common/operators.py`): comparisons are
 //! type-strict, a value of the wrong type is a failure and not merely a non-match.
 //!
-//! [`Test`] is a criterion, compiled. `prepared` has the operators, `compare` what is equal and greater, `python` regular expressions
+//! [`Test`] is what a criterion needs beside itself. `prepared` has the operators, `compare` what is equal and greater, `python` regular expressions
 //! and wildcards, `times` times, [`search`] the criteria on items of a list.
 
 mod compare;
@@ -10,18 +10,16 @@ mod python;
 pub mod search;
 mod times;
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 pub use self::compare::{equal, equal_seen};
-use self::prepared::Prepared;
+use self::prepared::Form;
 use self::search::Search;
 use super::seen::Seen;
 use crate::model::rule::{Criterion, Operator};
 use crate::template::keys::system_keys;
-use crate::template::value::{Scope, ValueTemplate};
+use crate::template::value::{Scope, ValueTemplate, is_literal};
 
 /// The names that patterns may use.
 pub const PATTERN_NAMES: &[&str] = &["trigger", "kv", "st2kv"];
@@ -38,22 +36,20 @@ pub trait Surroundings {
     fn scope(&self) -> Result<&Scope, String>;
 }
 
-/// A criterion, compiled.
+/// What a criterion needs beside its own pattern; nothing where that is compared as it stands, as most are.
 #[derive(Debug, Clone)]
-pub struct Test {
-    operator: Operator,
-    check: Check,
-    keys: BTreeSet<String>,
-}
+pub struct Test(Option<Box<Check>>);
 
 #[derive(Debug, Clone)]
 enum Check {
     /// The pattern is the same for every event.
-    Fixed(Prepared),
+    Fixed(Form),
+    /// It is so too, and this is what it looks like without escapes.
+    Escaped(Value, Form),
     /// The pattern is made for each event.
-    Made(Box<ValueTemplate>),
+    Made(ValueTemplate),
     /// Criteria on items.
-    Search(Box<Search>),
+    Search(Search),
 }
 
 impl Test {
@@ -66,48 +62,55 @@ impl Test {
     }
 
     fn compile_at(criterion: &Criterion, names: &[&'static str], depth: usize) -> Result<Self, String> {
-        let operator = criterion.operator;
-        let keys = system_keys(&criterion.pattern)?;
+        let (operator, pattern) = (criterion.operator, &criterion.pattern);
         if operator == Operator::Search {
-            return Ok(Self { operator, check: Check::Search(Box::new(Search::compile(criterion, depth)?)), keys });
+            system_keys(pattern)?;
+            return Ok(Self::of(Check::Search(Search::compile(criterion, depth)?)));
         }
         if criterion.condition.is_some() {
             return Err(format!("`condition` belongs to `search`, `{}` has none", operator.name()));
         }
-        let template = ValueTemplate::compile_pattern(&criterion.pattern, names)?;
-        let check = if let Some(pattern) = template.fixed() {
-            Check::Fixed(Prepared::new(operator, pattern)?)
-        } else {
-            // That it will be a list or an object is known already.
-            let kind = match &template {
-                ValueTemplate::List(_) => json!([]),
-                ValueTemplate::Map(_) => json!({}),
-                _ => Value::Null,
-            };
-            Prepared::new(operator, kind)?;
-            Check::Made(Box::new(template))
+        if is_literal(pattern) {
+            return Ok(match Form::of(operator, pattern)? {
+                Form::AsItIs => Self(None),
+                form => Self::of(Check::Fixed(form)),
+            });
+        }
+        system_keys(pattern)?;
+        let template = ValueTemplate::compile_pattern(pattern, names)?;
+        if let Some(pattern) = template.fixed() {
+            let form = Form::of(operator, &pattern)?;
+            return Ok(Self::of(Check::Escaped(pattern, form)));
+        }
+        // That it will be a list or an object is known already.
+        let kind = match &template {
+            ValueTemplate::List(_) => json!([]),
+            ValueTemplate::Map(_) => json!({}),
+            _ => Value::Null,
         };
-        Ok(Self { operator, check, keys })
+        Form::of(operator, &kind)?;
+        Ok(Self::of(Check::Made(template)))
     }
 
-    /// The keys of the datastore that the pattern names.
-    #[must_use]
-    pub fn keys(&self) -> &BTreeSet<String> {
-        &self.keys
+    fn of(check: Check) -> Self {
+        Self(Some(Box::new(check)))
     }
 
-    /// Whether the value passes. A missing value is the same as null.
+    /// Whether the value passes the criterion from which this was compiled. A missing value is the same as null.
     ///
     /// # Errors
     /// When the operator cannot be applied to a value of that type, or the pattern cannot be made.
-    pub fn holds(&self, value: &Seen<'_>, around: &dyn Surroundings) -> Result<bool, String> {
-        match &self.check {
-            Check::Fixed(pattern) => pattern.holds(value, around.now()),
-            Check::Made(template) => {
+    pub fn holds(&self, criterion: &Criterion, value: &Seen<'_>, around: &dyn Surroundings) -> Result<bool, String> {
+        let holds = |form: &Form, pattern: &Value| form.holds(criterion.operator, pattern, value, around.now());
+        match self.0.as_deref() {
+            None => holds(&Form::AsItIs, &criterion.pattern),
+            Some(Check::Fixed(form)) => holds(form, &criterion.pattern),
+            Some(Check::Escaped(pattern, form)) => holds(form, pattern),
+            Some(Check::Made(template)) => {
                 let pattern = template.render(around.scope()?)?;
-                Prepared::new(self.operator, pattern)?.holds(value, around.now())
+                holds(&Form::of(criterion.operator, &pattern)?, &pattern)
             }
-            Check::Search(search) => search.holds(value, around),
+            Some(Check::Search(search)) => search.holds(value, around),
         }
     }
 }
@@ -136,19 +139,22 @@ mod tests {
         World(Scope::new(vec![("trigger", trigger), ("kv", kv.clone()), ("st2kv", kv)]))
     }
 
-    fn test(operator: &str, pattern: Value, condition: Option<&str>) -> Result<Test, String> {
+    fn test(operator: &str, pattern: Value, condition: Option<&str>) -> Result<(Criterion, Test), String> {
         let operator = Operator::named(operator).unwrap();
         let condition = condition.map(|name| Condition::named(name).unwrap());
-        Test::compile(&Criterion { key: "trigger.v".into(), operator, pattern, condition })
+        let criterion = Criterion { key: "trigger.v".into(), operator, pattern, condition };
+        Test::compile(&criterion).map(|test| (criterion, test))
     }
 
     fn holds(operator: &str, pattern: Value, value: Option<Value>) -> Result<bool, String> {
         let value = value.as_ref().map_or(Seen::Missing, Seen::of);
-        test(operator, pattern, None)?.holds(&value, &world())
+        let (criterion, test) = test(operator, pattern, None)?;
+        test.holds(&criterion, &value, &world())
     }
 
     fn search(condition: &str, pattern: Value, value: Value) -> Result<bool, String> {
-        test("search", pattern, Some(condition))?.holds(&Seen::of(&value), &world())
+        let (criterion, test) = test("search", pattern, Some(condition))?;
+        test.holds(&criterion, &Seen::of(&value), &world())
     }
 
     #[test]
@@ -286,15 +292,6 @@ mod tests {
             "in the template: `kv.system.none` is missing"
         );
         assert_eq!(holds("regex", json!("{{trigger.n}}"), Some(json!("2"))).unwrap_err(), "`regex` needs text as its pattern, not integer");
-    }
-
-    #[test]
-    fn a_test_knows_its_keys() {
-        let keys = |test: Test| test.keys().iter().cloned().collect::<Vec<_>>().join(" ");
-        let inner =
-            json!({"item.a": {"type": "equals", "pattern": "{{kv.system.b}}"}, "item.b": {"type": "gt", "pattern": "<% kv.system.a %>"}});
-        assert_eq!(keys(test("search", inner, Some("any")).unwrap()), "a b");
-        assert_eq!(keys(test("equals", json!("kv.system.a"), None).unwrap()), "");
     }
 
     #[test]

@@ -28,7 +28,7 @@ const ITEM_NAMES: &[&str] = &["item", "kv", "st2kv"];
 #[derive(Debug, Clone)]
 pub(super) struct Search {
     condition: Condition,
-    criteria: Vec<(Vec<Step>, Test)>,
+    criteria: Vec<(Vec<Step>, Criterion, Test)>,
 }
 
 impl Test {
@@ -57,8 +57,10 @@ impl Search {
             return Err(format!("`search` has more than {MAX_ITEM_CRITERIA} criteria"));
         }
         let compile = |(key, written): (&String, &Value)| {
-            let compiled =
-                read(key, written).and_then(|criterion| Ok((item_steps(key)?, Test::compile_at(&criterion, ITEM_NAMES, depth + 1)?)));
+            let compiled = read(key, written).and_then(|criterion| {
+                let (steps, test) = (item_steps(key)?, Test::compile_at(&criterion, ITEM_NAMES, depth + 1)?);
+                Ok((steps, criterion, test))
+            });
             compiled.map_err(|fault| format!("{key}: {fault}"))
         };
         Ok(Self { condition, criteria: inner.iter().map(compile).collect::<Result<_, _>>()? })
@@ -92,9 +94,9 @@ impl Search {
     /// Whether an item passes all criteria, or one, as the condition asks.
     fn passes(&self, item: &Value, around: &dyn Surroundings, failure: &mut Option<String>) -> bool {
         let around = Inside { around, item, scope: OnceLock::new() };
-        let mut holds = |(steps, test): &(Vec<Step>, Test)| {
+        let mut holds = |(steps, criterion, test): &(Vec<Step>, Criterion, Test)| {
             let value = first(steps, item).map_or(Seen::Missing, Seen::of);
-            test.holds(&value, &around).unwrap_or_else(|fault| {
+            test.holds(criterion, &value, &around).unwrap_or_else(|fault| {
                 failure.get_or_insert(fault);
                 false
             })
