@@ -286,7 +286,8 @@ pub struct Limit {
     /// For how long.
     pub age: Duration,
     /// How many of those written last. What an execution logged is written again with each change of its state from then on, and each
-    /// counts that lies in a database of its own; so does what belongs to an execution that is gone.
+    /// counts that lies in a database of its own; so does what belongs to an execution that is gone. What was being moved when the process
+    /// ended counts twice until it is moved.
     pub count: Option<u64>,
 }
 

@@ -66,7 +66,7 @@ async fn story(seed: u64, steps: u64, on_disk: bool, counts: &mut Counts) -> Res
         limit(300 + random.below(20_000), count)
     };
     let mut keep = Keep { events: any_limit(&mut random), executions: any_limit(&mut random), outputs: any_limit(&mut random) };
-    let mut sequence = 0;
+    let (mut sequence, mut unfinished) = (0, false);
     for step in 0..steps {
         let at = |what: String| format!("step {step}, {what}");
         stock.now += seconds(i64::try_from(random.below(100)).unwrap());
@@ -94,6 +94,7 @@ async fn story(seed: u64, steps: u64, on_disk: bool, counts: &mut Counts) -> Res
                 loop {
                     let tended = store.tend(stock.now, &keep).await.map_err(|error| at(format!("tend: {error}")))?;
                     counts.removed += tended.removed;
+                    unfinished = tended.more;
                     rounds += 1;
                     if !tended.more || random.below(10) == 0 {
                         break;
@@ -105,6 +106,7 @@ async fn story(seed: u64, steps: u64, on_disk: bool, counts: &mut Counts) -> Res
                 counts.tends += 1;
             }
             17 => {
+                model.counts_twice |= unfinished;
                 drop(store);
                 store = place.open(sizes).map_err(|error| at(format!("reopen: {error}")))?;
                 counts.reopened += 1;
@@ -113,6 +115,7 @@ async fn story(seed: u64, steps: u64, on_disk: bool, counts: &mut Counts) -> Res
                 keep = Keep { events: any_limit(&mut random), executions: any_limit(&mut random), outputs: any_limit(&mut random) };
             }
             18 => {
+                model.counts_twice |= unfinished;
                 blocking(&store, |maintenance| maintenance.compact(&mut |_, _| true)).await.map_err(at)?;
                 counts.compacted += 1;
             }
