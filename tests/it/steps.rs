@@ -296,7 +296,8 @@ async fn settle(store: &KeyedStore, stock: &Stock, model: &mut Model, unsure: Op
 async fn story(seed: u64, commits: u64, fails_at: Option<(u64, Fault)>) -> Result<(u64, u64), String> {
     let disk = Disk::new(seed ^ fails_at.map_or(0, |(at, _)| at));
     disk.lock().fails_at = fails_at;
-    let (mut stock, mut model) = (Stock::new(seed), Model { counts_twice: fails_at.is_some(), ..Model::default() });
+    let (mut stock, mut model) = (Stock::new(seed), Model::default());
+    model.counts_twice = fails_at.is_some();
     stock.large = 5_000;
     let mut store = None;
     let mut acknowledged = 0;
