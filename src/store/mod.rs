@@ -285,8 +285,8 @@ pub struct Keep {
 pub struct Limit {
     /// For how long.
     pub age: Duration,
-    /// How many of those written last. What an execution logged is written again with each change of its state from then on, and each
-    /// counts that lies in a database of its own; so does what belongs to an execution that is gone. What was being moved when the process
+    /// How many of those written last: what an execution logged counts from its last change of state, which writes it again, and each counts
+    /// that lies in a database of its own; so does what belongs to an execution that is gone. What was being moved when the process
     /// ended counts twice until it is moved.
     pub count: Option<u64>,
 }

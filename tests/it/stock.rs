@@ -111,7 +111,8 @@ pub struct Model {
     refers: BTreeMap<String, u64>,
     /// Whether a move to a lane was cut short: what was moved may lie in two databases until it is done again, and counts twice so long.
     pub counts_twice: bool,
-    /// How often the log of an execution was written.
+    /// How many logs have been written, and which of them was the last of an execution.
+    log_writes: u64,
     logged: BTreeMap<String, u64>,
 }
 
@@ -167,7 +168,8 @@ impl Model {
         let (name, open, log) = (format!("execution/{id}"), format!("open/{id}"), format!("log/{id}"));
         let (text, lines) = execution_text(&execution);
         if lines.is_some() || execution.state.attempt > 1 {
-            *self.logged.entry(id.to_string()).or_default() += 1;
+            self.log_writes += 1;
+            self.logged.insert(id.to_string(), self.log_writes);
         }
         self.content.insert(name, text);
         match lines {
@@ -209,9 +211,10 @@ impl Model {
         Ok(())
     }
 
-    /// How often a log was written of executions that are not older, whatever has become of them.
+    /// How many logs were written after that of an execution was for the last time, whatever has become of them. One that was asked for
+    /// earlier may have ended later.
     fn logs_since(&self, id: &str) -> u64 {
-        self.logged.range(id.to_string()..).map(|(_, times)| times).sum()
+        self.log_writes - self.logged.get(id).copied().unwrap_or(0)
     }
 
     /// Whether retention may have removed it.
