@@ -88,7 +88,7 @@ pub fn misfits(catalog: &Catalog, rule: &CompiledRule, source: &SourceFile) -> V
     }
     match catalog.actions.get(&*rule.action) {
         None => {
-            faults.push(missing("action", &rule.place(rule.action_at), &rule.action, catalog.actions.keys().map(String::as_str).collect()))
+            faults.push(missing("action", &rule.place(rule.action_at), &rule.action, catalog.actions.keys().map(String::as_str).collect()));
         }
         Some(action) => {
             faults.extend(pack::rule::check_parameters(rule, action).into_iter().map(|(message, place)| at(&place, message)));

@@ -35,6 +35,7 @@ pub struct CompiledRule {
     pub(super) window: Option<Box<Keyed>>,
     pub(super) throttle: Option<Box<Keyed>>,
     /// Keys of the datastore that its patterns, guard and parameters name.
+    #[allow(clippy::box_collection, reason = "hardly a rule has any, and there are very many rules")]
     keys: Option<Box<BTreeSet<String>>>,
 }
 

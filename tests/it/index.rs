@@ -215,7 +215,7 @@ fn the_index_finds_what_trying_every_rule_finds() {
     let mut random = Random(seed());
     let ids = IdSource::seeded(random.0);
     let (mut matches, mut near) = (0, 0);
-    for _ in 0..times(30, 600) {
+    for _ in 0..times(30, 300) {
         let rules: Vec<Rule> = (0..1 + random.below(200) as usize).map(|number| rule(&mut random, number)).collect();
         let (indexed, plain) = (RuleBook::new(compiled(&rules)), RuleBook::unindexed(compiled(&rules)));
         for _ in 0..50 {

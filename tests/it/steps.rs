@@ -395,7 +395,7 @@ fn disk_done(disk: &Disk) -> u64 {
 }
 
 async fn every_step(fault: Fault) {
-    let (seed, commits) = (seed(), times(9, 40));
+    let (seed, commits) = (seed(), times(9, 24));
     let (operations, _) = story(seed, commits, None).await.expect("without a fault all is well");
     let (mut tried, mut acknowledged, mut wrong) = (0, 0, Vec::new());
     for at in 1..=operations {

@@ -115,7 +115,7 @@ async fn a_failure_at_any_commit_counts_no_event_twice_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_a_window_counts_each_event_once() {
-    let (mut random, kills) = (Random(seed()), times(12, 200));
+    let (mut random, kills) = (Random(seed()), times(12, 100));
     let rule = COUNTED.replace("t.e", "core.webhook");
     let site = TestSite::new()
         .file("packs/t/pack.yaml", "ref: t\n")
