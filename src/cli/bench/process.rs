@@ -23,12 +23,12 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "rules/bench_once.yaml",
-        "name: bench_once\ntrigger: {type: bench.event}\ncriteria:\n  trigger.kind: {type: equals, pattern: once}\n\
+        "name: bench_once\ntrigger: {type: bench.event}\nceiling: 1000000\ncriteria:\n  trigger.kind: {type: equals, pattern: once}\n\
          action: {ref: bench.once, parameters: {n: \"<% trigger.n %>\"}}\n",
     ),
     (
         "rules/bench_work.yaml",
-        "name: bench_work\ntrigger: {type: bench.event}\ncriteria:\n  trigger.kind: {type: equals, pattern: run}\n\
+        "name: bench_work\ntrigger: {type: bench.event}\nceiling: 1000000\ncriteria:\n  trigger.kind: {type: equals, pattern: run}\n\
          action: {ref: bench.work, parameters: {n: \"<% trigger.n %>\"}}\n",
     ),
 ];
