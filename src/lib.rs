@@ -13,6 +13,8 @@ pub mod template;
 pub mod rule;
 pub mod links;
 pub mod outbound;
+pub mod livelog;
+pub mod process;
 pub mod journal;
 pub mod store;
 pub mod sensors;

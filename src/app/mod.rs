@@ -21,7 +21,7 @@ use crate::chat::{ChatAdapter, adapters};
 use crate::clock::Clock;
 use crate::config::{SiteConfig, StoreKind};
 use crate::engine::catalog::Catalog;
-use crate::engine::conduct::{self, ATTEMPTS_AT_ONCE, RunnerTable};
+use crate::engine::conduct::{self, RunnerTable};
 use crate::engine::deliver::{self, Outbox};
 use crate::engine::host::EngineHost;
 use crate::engine::recover::{self, Recovered};
@@ -163,12 +163,18 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let tokens = Tokens::open(&*store, &config.data, &ids).await?;
     let ruleset = store_rules(&*store, &site, &*clock).await?;
 
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+    let address = listener.local_addr().map_err(|source| StartError::System { what: "cannot tell the address", source })?;
+    // Who let the system choose a port cannot have said what it is.
+    let api_url = if config.listen.port() == 0 { format!("http://{address}") } else { config.public_url.clone() };
     let host = Arc::new(EngineHost::default());
     let surroundings = Arc::new(Surroundings {
         host: Arc::clone(&host) as _,
         clock: Arc::clone(&clock),
         http: outbound::client()?,
         runtime: tokio::runtime::Handle::current(),
+        api_url,
     });
     let table = runner_table(&surroundings, &config);
     let (outbox, postmen) = Outbox::new(chat_adapters(&config));
@@ -186,9 +192,6 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let (engine, commands) = Engine::new(parts, catalog, config.limits.open_executions, sequence);
     host.set(&engine);
 
-    let address = config.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
-    let address = listener.local_addr().map_err(|source| StartError::System { what: "cannot tell the address", source })?;
     let (open, recovered) = recover::settle(&engine).await?;
     ruling::load(&engine).await?;
 
@@ -278,8 +281,7 @@ fn runner_table(surroundings: &Arc<Surroundings>, config: &SiteConfig) -> Runner
     let mut runners = BTreeMap::new();
     for kind in runners::KINDS {
         let runner = (kind.build)(surroundings, limits);
-        let places = if kind.needs_script { limits.script_threads } else { ATTEMPTS_AT_ONCE };
-        runners.insert(kind.name, (runner, places));
+        runners.insert(kind.name, (runner, (kind.places)(limits)));
     }
     RunnerTable { runners }
 }

@@ -9,17 +9,20 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::stream::Item;
 use super::{Engine, notices, own};
 use crate::clock::{self, Clock};
+use crate::livelog::LiveLog;
 use crate::model::action::{Action, RetryOn};
-use crate::model::execution::{Change, Execution, Status};
+use crate::model::execution::{Change, Execution, LogLine, Status};
+use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
 use crate::model::reason::Reason;
 use crate::model::secret;
-use crate::runners::{ActionCall, ActionRunner, Output, RunContext, RunError};
+use crate::runners::{ActionCall, ActionRunner, RunContext};
 use crate::store::{Batch, CommitError};
 use crate::tasks::{self, Stop};
 
@@ -34,7 +37,9 @@ pub enum Command {
         /// Whose.
         id: ExecutionId,
         /// How.
-        outcome: Result<Output, RunError>,
+        outcome: Result<Value, Failure>,
+        /// What it logged.
+        log: Vec<LogLine>,
     },
     /// Someone wants it stopped; answers with the state right after, or nothing if it is not open.
     Cancel {
@@ -55,9 +60,6 @@ const RUNNER_GRACE: Duration = Duration::from_secs(5);
 
 /// The pause before a commit that failed is tried again.
 const COMMIT_PAUSE: Duration = Duration::from_millis(500);
-
-/// Attempts that run at once, for runners that need no thread of their own.
-pub const ATTEMPTS_AT_ONCE: usize = 256;
 
 /// The runners of the site and how many attempts each may carry at once.
 pub struct RunnerTable {
@@ -255,7 +257,7 @@ impl Conductor {
                         }
                     }
                 }
-                Command::Ended { id, outcome } => self.end(id, outcome, effects),
+                Command::Ended { id, outcome, log } => self.end(id, outcome, log, effects),
                 Command::Cancel { id, by, reply } => {
                     let answer = self.cancel(id, by, effects);
                     effects.replies.push((reply, answer));
@@ -278,7 +280,7 @@ impl Conductor {
     }
 
     /// An attempt has ended: decide what follows.
-    fn end(&mut self, id: ExecutionId, outcome: Result<Output, RunError>, effects: &mut Effects) {
+    fn end(&mut self, id: ExecutionId, outcome: Result<Value, Failure>, log: Vec<LogLine>, effects: &mut Effects) {
         let now = self.engine.clock.now();
         let catalog = self.engine.catalog.get();
         let Some(open) = self.open.get_mut(&id) else { return };
@@ -289,15 +291,15 @@ impl Conductor {
         let canceling = open.execution.state.status == Status::Canceling;
         let action = catalog.actions.get(&open.execution.request.action);
         let change = match outcome {
-            Ok(Output { result, log }) => Change::Succeed { at: now, result, log },
-            Err(error) if canceling => Change::Stopped { at: now, log: error.log },
+            Ok(result) => Change::Succeed { at: now, result, log },
+            Err(_) if canceling => Change::Stopped { at: now, log },
             Err(error) => match next_attempt(&open.execution, action.map(AsRef::as_ref), &error) {
                 Some(pause) => {
                     let until = now + chrono::Duration::from_std(pause).unwrap_or_default();
                     self.due.push(Reverse((until, id)));
-                    Change::Delay { until, error: error.message, log: error.log }
+                    Change::Delay { until, error: error.message, log }
                 }
-                None => Change::Fail { at: now, reason: error.reason, error: error.message, log: error.log },
+                None => Change::Fail { at: now, reason: error.reason, error: error.message, log },
             },
         };
         Arc::make_mut(&mut open.execution).change(change).expect("a running execution can end, be delayed or be canceled");
@@ -383,7 +385,7 @@ impl Conductor {
             let name = &open.execution.request.action;
             let known = catalog.actions.contains_key(name);
             let error = if known { format!("action `{name}` is not enabled") } else { catalog.no_action(name) };
-            let change = Change::Fail { at: now, reason: Reason::UnknownAction, error, log: Vec::new() };
+            let change = Change::Fail { at: now, reason: Reason::UnknownAction, error, result: None, log: Vec::new() };
             Arc::make_mut(&mut open.execution).change(change).expect("an execution that waits can fail");
             self.record(id, effects);
             return false;
@@ -394,7 +396,8 @@ impl Conductor {
         let stop = self.stop.child();
         open.stop = Some(stop.clone());
         let call = ActionCall { execution: Arc::clone(&open.execution), action: Arc::clone(action), pack: Arc::clone(pack) };
-        effects.starts.push((call, RunContext::new(action.timeout, stop), kind));
+        let log = Arc::new(LiveLog::new(Arc::clone(&self.engine.clock), call.secrets()));
+        effects.starts.push((call, RunContext::new(action.timeout, stop, log), kind));
         self.record(id, effects);
         true
     }
@@ -491,7 +494,7 @@ impl Conductor {
             if stopping.is_stopped() && outcome.as_ref().is_err_and(|error| error.reason == Reason::Canceled) {
                 return;
             }
-            let _ = commands.send(Command::Ended { id, outcome }).await; // the conductor has gone: the next start decides
+            let _ = commands.send(Command::Ended { id, outcome, log: watched.log.kept() }).await; // the conductor has gone: the next start decides
         });
     }
 }
@@ -508,13 +511,10 @@ fn places_of_one_pack(places: usize) -> usize {
 const MAX_ERROR_BYTES: usize = 4_000;
 
 /// Replaces secrets wherever the outcome shows them, and cuts what is too long.
-fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
+fn mask(outcome: &mut Result<Value, Failure>, secrets: &[String]) {
     let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
-    let log = match outcome {
-        Ok(output) => {
-            secret::mask_value(&mut output.result, &secrets);
-            &mut output.log
-        }
+    match outcome {
+        Ok(result) => secret::mask_value(result, &secrets),
         Err(error) => {
             secret::mask_text(&mut error.message, &secrets);
             if error.message.len() > MAX_ERROR_BYTES {
@@ -522,11 +522,7 @@ fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
                 error.message.truncate(end);
                 error.message.push('…');
             }
-            &mut error.log
         }
-    };
-    for line in log {
-        secret::mask_text(&mut line.text, &secrets);
     }
 }
 
@@ -540,12 +536,12 @@ async fn overdue(clock: &dyn Clock, cx: &RunContext) {
     clock.sleep_until(cx.began().unwrap_or_default() + span).await;
 }
 
-fn lost(reason: Reason, message: &str) -> RunError {
-    RunError { reason, message: message.into(), retry: true, log: Vec::new() }
+fn lost(reason: Reason, message: &str) -> Failure {
+    Failure { reason, message: message.into(), retry: true }
 }
 
 /// The pause before the next attempt, if the action's `retry` and the runner both want one.
-fn next_attempt(execution: &Execution, action: Option<&Action>, error: &RunError) -> Option<Duration> {
+fn next_attempt(execution: &Execution, action: Option<&Action>, error: &Failure) -> Option<Duration> {
     let retry = action?.retry.as_ref()?;
     let outcome = if error.reason == Reason::TimedOut { RetryOn::TimedOut } else { RetryOn::Failed };
     let wanted = error.retry && retry.on.contains(&outcome) && execution.state.attempt <= retry.count;

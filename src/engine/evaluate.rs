@@ -597,7 +597,7 @@ impl Work<'_> {
         let mut execution = Execution::requested(id, request, reason);
         let batch = &mut self.prepared.batch;
         if let Some((reason, error)) = fault {
-            let change = Change::Fail { at, reason, error, log: Vec::new() };
+            let change = Change::Fail { at, reason, error, result: None, log: Vec::new() };
             execution.change(change).expect("a requested execution can fail");
             batch.messages.extend(notices::of(self.catalog, &execution, at));
             batch.pending.extend(own::finished(self.engine, self.catalog, &execution));

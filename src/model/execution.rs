@@ -157,7 +157,7 @@ pub struct State {
     /// The revision of the action that the last attempt ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action_revision: Option<Revision>,
-    /// What the action returned.
+    /// What the action returned; of one that failed, what it left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
     /// What went wrong, for people.
@@ -201,7 +201,7 @@ pub enum Change {
     /// It ended well.
     Succeed { at: DateTime<Utc>, result: Value, log: Vec<LogLine> },
     /// It ended badly; `timed_out` tells which way.
-    Fail { at: DateTime<Utc>, reason: Reason, error: String, log: Vec<LogLine> },
+    Fail { at: DateTime<Utc>, reason: Reason, error: String, result: Option<Value>, log: Vec<LogLine> },
     /// The attempt ended badly and another is due.
     Delay { until: DateTime<Utc>, error: String, log: Vec<LogLine> },
     /// It waits for its turn.
@@ -257,10 +257,11 @@ impl Execution {
                 next.error = None;
                 next.log = log;
             }
-            Change::Fail { at, reason, error, log } => {
+            Change::Fail { at, reason, error, result, log } => {
                 next.status = if reason == Reason::TimedOut { TimedOut } else { Failed };
                 next.reason = reason;
                 next.ended_at = Some(at);
+                next.result = result;
                 next.error = Some(error);
                 next.log = log;
             }

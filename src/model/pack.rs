@@ -1,5 +1,7 @@
 //! Packs: a folder of actions, rules, sensors and triggers with capabilities.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value};
 
 use crate::model::place::Place;
@@ -10,6 +12,8 @@ use crate::model::secret::maskable;
 pub struct Pack {
     /// The folder's name and the first part of every reference.
     pub reference: String,
+    /// Where its files lie; empty for one that has none.
+    pub folder: PathBuf,
     /// For people.
     pub name: String,
     /// The version as written.
@@ -32,6 +36,7 @@ impl Pack {
     pub fn named(reference: &str) -> Self {
         Self {
             reference: reference.into(),
+            folder: PathBuf::new(),
             name: reference.into(),
             version: String::new(),
             description: String::new(),
@@ -58,6 +63,8 @@ pub struct Capabilities {
     pub kv: KvAccess,
     /// Packs whose keys may be read.
     pub kv_read: Vec<String>,
+    /// Programs that it may run: as they are written in its actions, scripts relative to its folder.
+    pub process: Vec<String>,
     /// Whether it may send to chat.
     pub chat: bool,
 }

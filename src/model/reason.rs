@@ -73,6 +73,7 @@ reasons! {
     Abandoned, "abandoned", "The process ended while this ran; the action is not idempotent, so it is not run again.", "See whether it took effect, then run it again by hand if not.";
     Succeeded, "succeeded", "The action did what it should.", "Nothing to do.";
     ActionFailed, "action_failed", "The action ran and failed.", "Read its error and its log.";
+    NotStarted, "not_started", "The program of the action could not be started.", "Read the error: it names the program, the folder or the argument.";
     ScriptBroken, "script_broken", "The script cannot be compiled or has no `run` function.", "`signalman lint` shows the place.";
     BudgetExceeded, "budget_exceeded", "The script used up its budget of operations, depth or size.", "Look for an endless loop; move heavy work elsewhere.";
     CapabilityMissing, "capability_missing", "The pack may not do that.", "Add the line that the error names to the pack's `pack.yaml`, if it should.";

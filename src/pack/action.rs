@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use rustix::fs::{Access, access};
+
 use super::manifest::is_name;
 use super::site::{read_text, relative, stem};
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Key, Node};
 use crate::model::action::{Action, DEFAULT_TIMEOUT, MAX_TIMEOUT, Parameter, ParameterType, Retry, RetryOn, Script, cast};
-use crate::runners::{self, RunnerKind};
+use crate::runners::{self, RunnerKind, ScriptFile};
 
 /// The most further attempts that an action may ask for.
 const MAX_RETRIES: u64 = 100;
@@ -40,8 +42,8 @@ pub(super) fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, fi
     fields.list("tags");
     fields.not_yet("notify");
     let entry_point = fields.text("entry_point");
-    let script = match runner {
-        Some(kind) if kind.needs_script => script(&mut fields, entry_point.as_deref(), root, file),
+    let script = match runner.map(|kind| (kind, kind.script)) {
+        Some((_, Some(wanted))) => script(&mut fields, entry_point.as_deref(), wanted, root, file),
         Some(_) if entry_point.is_some() => {
             fields.fault_here("this runner has no `entry_point`");
             None
@@ -84,12 +86,17 @@ fn check(kind: &RunnerKind, action: &Action, source: &SourceFile, faults: &mut F
     }
 }
 
-fn script(fields: &mut Fields<'_, '_>, entry_point: Option<&str>, root: &Path, file: &Path) -> Option<Script> {
+fn script(fields: &mut Fields<'_, '_>, entry_point: Option<&str>, wanted: ScriptFile, root: &Path, file: &Path) -> Option<Script> {
     let path = match entry_point {
         Some(name) => file.with_file_name(name),
-        None => file.with_extension("rhai"),
+        None => file.with_extension(wanted.extension),
     };
     match read_text(root, &path) {
+        Ok(_) if wanted.is_executable && access(&path, Access::EXEC_OK).is_err() => {
+            let file = relative(root, &path);
+            fields.fault_here(format!("the script `{file}` may not be run; allow it with `chmod +x {file}`"));
+            None
+        }
         Ok(text) => Some(Script { file: relative(root, &path), text }),
         Err(message) => {
             fields.fault_here(format!("the script `{}` {message}", relative(root, &path)));

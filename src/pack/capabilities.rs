@@ -42,10 +42,9 @@ pub(super) fn read(source: &SourceFile, node: &Node, data: &Data, faults: &mut F
         }
     }
     capabilities.chat = fields.boolean("chat").unwrap_or(false);
-    for later in ["process", "actions"] {
-        if !fields.list(later).is_empty() {
-            fields.not_yet(later);
-        }
+    capabilities.process = fields.texts("process").into_iter().map(|(program, _)| program).collect();
+    if !fields.list("actions").is_empty() {
+        fields.not_yet("actions");
     }
     fields.finish();
     capabilities

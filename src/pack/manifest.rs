@@ -1,5 +1,7 @@
 //! `pack.yaml`, and the site's settings for the pack checked against it.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 
 use super::capabilities;
@@ -32,7 +34,7 @@ pub(super) fn read(source: &SourceFile, node: &Node, folder: &str, site: &SiteCo
     let data = Data::new(json!({"config": config}));
     let capabilities = fields.node("capabilities").map(|node| capabilities::read(source, node, &data, fields.faults)).unwrap_or_default();
     fields.finish();
-    Some(Pack { reference, name, version, description, dependencies, capabilities, config, secret_config })
+    Some(Pack { reference, folder: PathBuf::new(), name, version, description, dependencies, capabilities, config, secret_config })
 }
 
 /// Whether a text can be the name of a pack, action, rule, trigger or sensor.

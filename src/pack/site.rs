@@ -38,7 +38,7 @@ pub(super) fn read(folder: &Path, config: SiteConfig, environment: &Environment,
     for pack_folder in folders(&folder.join("packs")) {
         read_pack(folder, &pack_folder, &mut site, &mut names, &reader, faults);
     }
-    let default_pack = Pack { name: "The site itself".into(), ..Pack::named(DEFAULT_PACK) };
+    let default_pack = Pack { name: "The site itself".into(), folder: std::path::absolute(folder).unwrap_or_default(), ..Pack::named(DEFAULT_PACK) };
     site.packs.entry(DEFAULT_PACK.into()).or_insert_with(|| Arc::new(default_pack));
     read_rules(folder, &folder.join("rules"), DEFAULT_PACK, &mut site, &mut names, faults);
     not_yet(folder, &folder.join("workflows"), "workflows", faults);
@@ -51,7 +51,8 @@ fn read_pack(root: &Path, folder: &Path, site: &mut Site, names: &mut Names, rea
     let file = folder.join("pack.yaml");
     let Some((source, node)) = open(root, &file, faults) else { return };
     let name = file_name(folder);
-    let Some(pack) = manifest::read(&source, &node, &name, &site.config, faults) else { return };
+    let Some(mut pack) = manifest::read(&source, &node, &name, &site.config, faults) else { return };
+    pack.folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     let pack = Arc::new(pack);
     for file in yaml_files(&folder.join("actions")) {
         if let Some((source, node)) = open(root, &file, faults)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{ActionCall, ActionRunner, Output, RunContext, RunError, RunnerKind};
+use super::{ActionCall, ActionRunner, RunContext, RunnerKind};
 use crate::model::action::{Action, Parameter, ParameterType};
 use crate::model::failure::Failure;
 use crate::model::json::RawJson;
@@ -20,9 +20,10 @@ pub const KIND: RunnerKind = RunnerKind {
     name: "http-request",
     summary: "sends one HTTP request; succeeds on 200 to 299 unless `expect` says otherwise",
     example: "name: ping\nrunner_type: http-request\nparameters:\n  url: {default: \"http://127.0.0.1:9/\", immutable: true}\n",
-    needs_script: false,
+    script: None,
     parameters,
     check: |_: &Action| Vec::new(),
+    places: |_| super::ATTEMPTS_AT_ONCE,
     build: |surroundings, _| Arc::new(HttpRequest(Arc::clone(surroundings))),
 };
 
@@ -50,12 +51,11 @@ fn parameters() -> Vec<Parameter> {
 
 #[async_trait]
 impl ActionRunner for HttpRequest {
-    async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Output, RunError> {
-        let failed = |fault: Failure| RunError { reason: fault.reason, message: fault.message, retry: fault.retry, log: Vec::new() };
+    async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Value, Failure> {
         let deadline = cx.begin(self.0.clock.now());
-        let request = outbound(&call).map_err(failed)?;
+        let request = outbound(&call)?;
         let reply = tokio::select! {
-            reply = send(&self.0.http, &call.pack, request) => reply.map_err(failed)?,
+            reply = send(&self.0.http, &call.pack, request) => reply?,
             () = cx.stop.stopped() => return Err(ended(Reason::Canceled, "the request was stopped", false)),
             () = self.0.clock.sleep_until(deadline) => return Err(ended(Reason::TimedOut, "the request took longer than the action's `timeout`", true)),
         };
@@ -65,12 +65,12 @@ impl ActionRunner for HttpRequest {
         if result.to_string().len() > crate::script::host::MAX_RESULT_BYTES {
             return Err(ended(Reason::OutputTooLarge, "the reply is larger than a result may be", false));
         }
-        Ok(Output { result, log: Vec::new() })
+        Ok(result)
     }
 }
 
-fn ended(reason: Reason, message: &str, retry: bool) -> RunError {
-    RunError { reason, message: message.into(), retry, log: Vec::new() }
+fn ended(reason: Reason, message: &str, retry: bool) -> Failure {
+    Failure { reason, message: message.into(), retry }
 }
 
 fn outbound(call: &ActionCall) -> Result<Outbound, Failure> {

@@ -2,7 +2,10 @@
 //!
 //! A runner makes one attempt. It says whether another could go better; it never makes one itself, and never writes to the store.
 
+mod command_line;
 pub mod http_request;
+pub mod local_shell_cmd;
+pub mod local_shell_script;
 pub mod noop;
 pub mod rhai;
 
@@ -13,10 +16,11 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use crate::livelog::LiveLog;
 use crate::model::action::{Action, Parameter};
-use crate::model::execution::{Execution, LogLine};
+use crate::model::execution::Execution;
+use crate::model::failure::Failure;
 use crate::model::pack::Pack;
-use crate::model::reason::Reason;
 use crate::model::secret::maskable;
 use crate::script::host::Surroundings;
 use crate::tasks::Stop;
@@ -67,14 +71,17 @@ pub struct RunContext {
     pub timeout: Duration,
     /// Given when it must stop.
     pub stop: Stop,
+    /// Where it logs; can be read while it runs.
+    pub log: Arc<LiveLog>,
     began: Arc<OnceLock<DateTime<Utc>>>,
+    left: Arc<OnceLock<Value>>,
 }
 
 impl RunContext {
     /// The bounds of an attempt that has not begun.
     #[must_use]
-    pub fn new(timeout: Duration, stop: Stop) -> Self {
-        Self { timeout, stop, began: Arc::new(OnceLock::new()) }
+    pub fn new(timeout: Duration, stop: Stop, log: Arc<LiveLog>) -> Self {
+        Self { timeout, stop, log, began: Arc::default(), left: Arc::default() }
     }
 
     /// Notes that the work begins now; the runner calls it once. Answers when it must be over.
@@ -84,6 +91,17 @@ impl RunContext {
         began + chrono::Duration::from_std(self.timeout).unwrap_or(chrono::Duration::days(1))
     }
 
+    /// Leaves what there is of a result although the attempt fails.
+    pub fn leave(&self, result: Value) {
+        let _ = self.left.set(result); // the first is kept
+    }
+
+    /// What was left by an attempt that failed.
+    #[must_use]
+    pub fn left(&self) -> Option<Value> {
+        self.left.get().cloned()
+    }
+
     /// When the work began, if it has.
     #[must_use]
     pub fn began(&self) -> Option<DateTime<Utc>> {
@@ -91,34 +109,12 @@ impl RunContext {
     }
 }
 
-/// What an attempt returned.
-#[derive(Debug)]
-pub struct Output {
-    /// The result.
-    pub result: Value,
-    /// What it logged.
-    pub log: Vec<LogLine>,
-}
-
-/// Why an attempt failed.
-#[derive(Debug)]
-pub struct RunError {
-    /// The reason.
-    pub reason: Reason,
-    /// For people.
-    pub message: String,
-    /// Whether another attempt could go better.
-    pub retry: bool,
-    /// What it logged.
-    pub log: Vec<LogLine>,
-}
-
 /// Carries out actions of one kind. `tests/it/contracts.rs` holds what each must keep: it ends soon after the stop signal or the
 /// deadline, and its result has a bound.
 #[async_trait]
 pub trait ActionRunner: Send + Sync {
-    /// Makes one attempt.
-    async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Output, RunError>;
+    /// Makes one attempt; what it returned. What it logs goes to `cx.log`.
+    async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Value, Failure>;
 }
 
 /// A kind of runner.
@@ -129,15 +125,34 @@ pub struct RunnerKind {
     pub summary: &'static str,
     /// A complete action file; a test loads and runs it.
     pub example: &'static str,
-    /// Whether the action needs a script as its entry point.
-    pub needs_script: bool,
+    /// The script that the action needs, if it needs one.
+    pub script: Option<ScriptFile>,
     /// The parameters that every action of this kind has.
     pub parameters: fn() -> Vec<Parameter>,
     /// Checks an action when it is loaded; each fault with its line and column in the script, or zero.
     pub check: fn(&Action) -> Vec<(String, usize, usize)>,
+    /// How many attempts it carries at once.
+    pub places: fn(Limits) -> usize,
     /// Makes the runner.
     pub build: fn(&Arc<Surroundings>, Limits) -> Arc<dyn ActionRunner>,
 }
+
+/// The script of an action: the file that `entry_point` names, or the one of the action's name with this extension.
+#[derive(Clone, Copy, Debug)]
+pub struct ScriptFile {
+    /// The extension, without a dot.
+    pub extension: &'static str,
+    /// The text of one for the example action.
+    pub example: &'static str,
+    /// Whether the file must be one that may be run.
+    pub is_executable: bool,
+}
+
+/// Attempts that run at once, for runners that need no thread or process of their own.
+pub const ATTEMPTS_AT_ONCE: usize = 256;
+
+/// Programs that run at once, for each runner of programs.
+pub const PROGRAMS_AT_ONCE: usize = 64;
 
 /// How much may run at once.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +162,7 @@ pub struct Limits {
 }
 
 /// Every kind of runner.
-pub const KINDS: &[&RunnerKind] = &[&rhai::KIND, &http_request::KIND, &noop::KIND];
+pub const KINDS: &[&RunnerKind] = &[&rhai::KIND, &http_request::KIND, &local_shell_cmd::KIND, &local_shell_script::KIND, &noop::KIND];
 
 /// The kind of that name.
 #[must_use]

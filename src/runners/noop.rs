@@ -5,16 +5,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{ActionCall, ActionRunner, Output, RunContext, RunError, RunnerKind};
+use super::{ActionCall, ActionRunner, RunContext, RunnerKind};
+use crate::model::failure::Failure;
 
 /// The kind.
 pub const KIND: RunnerKind = RunnerKind {
     name: "noop",
     summary: "does nothing and returns its parameters",
     example: "name: noop\nrunner_type: noop\nparameters:\n  text: {type: string}\n",
-    needs_script: false,
+    script: None,
     parameters: Vec::new,
     check: |_| Vec::new(),
+    places: |_| super::ATTEMPTS_AT_ONCE,
     build: |_, _| Arc::new(Noop),
 };
 
@@ -22,7 +24,7 @@ struct Noop;
 
 #[async_trait]
 impl ActionRunner for Noop {
-    async fn run(&self, call: ActionCall, _cx: RunContext) -> Result<Output, RunError> {
-        Ok(Output { result: Value::Object(call.execution.request.parameters.clone()), log: Vec::new() })
+    async fn run(&self, call: ActionCall, _cx: RunContext) -> Result<Value, Failure> {
+        Ok(Value::Object(call.execution.request.parameters.clone()))
     }
 }

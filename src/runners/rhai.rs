@@ -8,12 +8,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 
 use async_trait::async_trait;
+use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{ActionCall, ActionRunner, Limits, Output, RunContext, RunError, RunnerKind};
+use super::{ActionCall, ActionRunner, Limits, RunContext, RunnerKind, ScriptFile};
 use crate::model::action::Action;
+use crate::model::failure::Failure;
 use crate::model::reason::Reason;
-use crate::script::host::{self, Entry, ScriptAttempt, ScriptCache, ScriptCall, ScriptEnd, Surroundings};
+use crate::script::host::{self, Entry, ScriptAttempt, ScriptCache, ScriptCall, Surroundings};
 use crate::tasks;
 
 /// The kind.
@@ -21,16 +23,17 @@ pub const KIND: RunnerKind = RunnerKind {
     name: "rhai",
     summary: "runs `fn run(params)` of the script that `entry_point` names, or of the `.rhai` file beside the action",
     example: "name: hello\nrunner_type: rhai\nparameters:\n  who: {type: string, default: world}\n",
-    needs_script: true,
+    script: Some(ScriptFile { extension: "rhai", example: "fn run(params) { `hello ${params.who}` }\n", is_executable: false }),
     parameters: Vec::new,
     check,
+    places: |limits| limits.script_threads,
     build,
 };
 
 struct Job {
     call: ActionCall,
     cx: RunContext,
-    reply: oneshot::Sender<ScriptEnd>,
+    reply: oneshot::Sender<Result<Value, Failure>>,
 }
 
 /// Jobs that wait for a thread. The engine bounds how many attempts are started, so this stays short.
@@ -148,6 +151,7 @@ fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
             context: Box::new(move || asked.context()),
             deadline: cx.begin(surroundings.clock.now()),
             stop: cx.stop.clone(),
+            log: Arc::clone(&cx.log),
         };
         let script_call = ScriptCall::new(surroundings, attempt);
         let attempt = AssertUnwindSafe(|| host::run(cache, script, &call.execution.request.parameters, script_call));
@@ -159,19 +163,10 @@ fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
 
 #[async_trait]
 impl ActionRunner for RhaiRunner {
-    async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Output, RunError> {
+    async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Value, Failure> {
         let (reply, end) = oneshot::channel();
-        let gone = || RunError {
-            reason: Reason::RunnerPanicked,
-            message: "the script's thread ended unexpectedly".into(),
-            retry: false,
-            log: Vec::new(),
-        };
+        let gone = || Failure { reason: Reason::RunnerPanicked, message: "the script's thread ended unexpectedly".into(), retry: false };
         self.give(Job { call, cx, reply }).map_err(|_| gone())?;
-        let ScriptEnd { outcome, log } = end.await.map_err(|_| gone())?;
-        match outcome {
-            Ok(result) => Ok(Output { result, log }),
-            Err(fault) => Err(RunError { reason: fault.reason, message: fault.message, retry: fault.retry, log }),
-        }
+        end.await.map_err(|_| gone())?
     }
 }

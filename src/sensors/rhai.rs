@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::settings::Settings;
 use super::{Built, Sensor, SensorContext, SensorError, SensorKind, SetupFault};
+use crate::livelog::LiveLog;
 use crate::model::action::Script;
 use crate::model::event::NewEvent;
 use crate::model::ids::ExecutionId;
@@ -91,8 +92,9 @@ impl Sensor for Scripted {
 impl Scripted {
     /// One call; the new state, once it and the events are durable.
     async fn poll(&self, cx: &SensorContext, state: &Value) -> Result<Value, String> {
-        let PollEnd { outcome, log } = self.call(cx, state).await?;
-        for line in log {
+        let log = Arc::new(LiveLog::new(Arc::clone(&self.surroundings.clock), self.pack.secrets()));
+        let outcome = self.call(cx, state, Arc::clone(&log)).await?;
+        for line in log.kept() {
             match line.level.as_str() {
                 "error" => tracing::error!(sensor = cx.name, "{}", line.text),
                 "warn" => tracing::warn!(sensor = cx.name, "{}", line.text),
@@ -115,7 +117,7 @@ impl Scripted {
     }
 
     /// Runs the script on a thread of its own: it may block there, and the thread ends with it.
-    async fn call(&self, cx: &SensorContext, state: &Value) -> Result<PollEnd, String> {
+    async fn call(&self, cx: &SensorContext, state: &Value, log: Arc<LiveLog>) -> Result<PollEnd, String> {
         let now = cx.clock.now();
         let about = json!({"sensor": cx.name, "trigger": cx.trigger});
         let attempt = ScriptAttempt {
@@ -126,6 +128,7 @@ impl Scripted {
             context: Box::new(move || about.clone()),
             deadline: now + chrono::Duration::from_std(self.plan.timeout).unwrap_or(chrono::Duration::days(1)),
             stop: cx.stop.clone(),
+            log,
         };
         let (cache, surroundings) = (Arc::clone(&self.cache), Arc::clone(&self.surroundings));
         let (script, state) = (self.plan.script.clone(), state.clone());

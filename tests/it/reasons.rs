@@ -24,6 +24,7 @@ use signalman::engine::{Engine, EngineParts, why};
 use signalman::model::duration;
 use signalman::model::event::NewEvent;
 use signalman::model::execution::Status;
+use signalman::model::failure::Failure;
 use signalman::model::ids::{EventId, ExecutionId, IdSource, MessageId};
 use signalman::model::json::RawJson;
 use signalman::model::message::{Delivery, Destination, Message};
@@ -33,7 +34,7 @@ use signalman::model::window::{MAX_KEYS, WindowKey, WindowPart, WindowState};
 use signalman::rule::book::RuleBook;
 use signalman::rule::judge::{World as Around, judge};
 use signalman::rule::windows::{Needed, Windows};
-use signalman::runners::{ActionCall, ActionRunner, Output, RunContext, RunError};
+use signalman::runners::{ActionCall, ActionRunner, RunContext};
 use signalman::store::memory::MemorySpace;
 use signalman::store::{Batch, Page, Store};
 use signalman::tasks::Stop;
@@ -455,7 +456,7 @@ struct Panics;
 
 #[async_trait]
 impl ActionRunner for Panics {
-    async fn run(&self, _: ActionCall, _: RunContext) -> Result<Output, RunError> {
+    async fn run(&self, _: ActionCall, _: RunContext) -> Result<Value, Failure> {
         panic!("a fault of ours, made for this test")
     }
 }

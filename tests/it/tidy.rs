@@ -10,7 +10,7 @@ const ORDER: &[&[&str]] = &[
     &["model"],
     &["clock", "tasks", "telemetry"],
     &["document", "script::expr"],
-    &["template", "links", "outbound"],
+    &["template", "links", "outbound", "livelog", "process"],
     &["rule", "script::host", "script"],
     &["journal", "store", "runners", "chat", "sensors"],
     &["chat::words", "journal::inline", "store::keyed", "store::record", "store::lock", "sensors::webhooks"],
@@ -109,6 +109,7 @@ fn only_their_owners_read_time_environment_and_randomness_or_spawn() {
         ("thread::spawn", &["tasks.rs"]),
         ("thread::Builder", &["tasks.rs"]),
         ("tokio::time::sleep", &["clock.rs", "cli/bench/scenarios.rs"]),
+        ("process::Command", &["process.rs", "cli/bench/process.rs"]),
         ("std::process::exit", &[]),
         ("println!", &[]),
     ];

@@ -118,7 +118,7 @@ async fn write_every_kind(store: &dyn Store) {
     };
     let open = Execution::requested(ids.execution(at), request.clone(), Reason::Matched);
     let mut ended = Execution::requested(ids.execution(at), request, Reason::Matched);
-    ended.change(Change::Fail { at, reason: Reason::UnknownAction, error: "gone".into(), log: vec![] }).unwrap();
+    ended.change(Change::Fail { at, reason: Reason::UnknownAction, error: "gone".into(), result: None, log: vec![] }).unwrap();
     let message = Message {
         id: ids.message(at),
         channel: "ops".into(),

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::{Entry, MAX_RESULT_BYTES, ScriptAttempt, ScriptCache, ScriptCall, Surroundings, attempt, from_dynamic, thrown};
 use crate::model::action::Script;
-use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
 use crate::model::reason::Reason;
 use crate::model::secret::{mask_text, mask_value};
@@ -35,22 +34,15 @@ pub struct Emitted {
     pub occurred_at: Option<DateTime<Utc>>,
 }
 
-/// How a poll ended, with what it logged.
-pub struct PollEnd {
-    /// The new state and the events, or the fault.
-    pub outcome: Result<(Value, Vec<Emitted>), Failure>,
-    /// What it logged.
-    pub log: Vec<LogLine>,
-}
+/// The new state and the events, or the fault.
+pub type PollEnd = Result<(Value, Vec<Emitted>), Failure>;
 
 /// Runs `poll(state)` to its end. Blocks: call it on a plain thread only.
 pub fn poll(cache: &ScriptCache, script: &Script, state: &Value, surroundings: &Surroundings, about: ScriptAttempt) -> PollEnd {
     let mut call = ScriptCall::new(surroundings, about);
     call.emitted = Some(Mutex::default());
     let call = Arc::new(call);
-    let outcome = attempt(cache, script, Entry::Poll, to_dynamic(state), &call).and_then(|value| Ok((new_state(&value)?, taken(&call))));
-    let log = std::mem::take(&mut *call.log.lock().expect("no panic happens while the lock is held"));
-    PollEnd { outcome, log }
+    attempt(cache, script, Entry::Poll, to_dynamic(state), &call).and_then(|value| Ok((new_state(&value)?, taken(&call))))
 }
 
 fn new_state(value: &Dynamic) -> Result<Value, Failure> {

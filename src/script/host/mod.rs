@@ -28,9 +28,9 @@ use serde_json::{Map, Value};
 use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 
 use crate::clock::Clock;
+use crate::livelog::LiveLog;
 use crate::model::action::Script;
 use crate::model::event::Cause;
-use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
 use crate::model::json::MAX_DEPTH;
@@ -56,9 +56,6 @@ pub const MAX_ITEMS: usize = 10_000;
 /// The largest result, as JSON.
 pub const MAX_RESULT_BYTES: usize = 1 << 20;
 
-/// The most lines that an execution's log keeps.
-pub const MAX_LOG_LINES: usize = 100;
-
 /// The most messages that one attempt may send.
 pub const MAX_MESSAGES: u32 = 20;
 
@@ -67,9 +64,6 @@ pub const MAX_CALLS: u32 = 10_000;
 
 /// The most memory that one attempt may hold.
 pub const MAX_HELD_BYTES: i64 = 64 << 20;
-
-/// The longest line of an execution's log.
-pub const MAX_LOG_BYTES: usize = 2_000;
 
 /// Stack of a script's thread; [`MAX_CALL_LEVELS`] fits into it in a debug build, too.
 pub const STACK_BYTES: usize = 16 << 20;
@@ -128,6 +122,8 @@ pub struct ScriptAttempt {
     pub deadline: DateTime<Utc>,
     /// Given when it must stop.
     pub stop: Stop,
+    /// Where it logs.
+    pub log: Arc<LiveLog>,
 }
 
 /// One attempt with its surroundings, as the modules see it.
@@ -137,7 +133,6 @@ pub struct ScriptCall {
     host: Arc<dyn Host>,
     http: reqwest::Client,
     runtime: tokio::runtime::Handle,
-    log: Mutex<Vec<LogLine>>,
     requests: AtomicU32,
     messages: AtomicU32,
     calls: AtomicU32,
@@ -165,6 +160,8 @@ pub struct Surroundings {
     pub http: reqwest::Client,
     /// Where waits are carried out.
     pub runtime: tokio::runtime::Handle,
+    /// Where the API is, for programs that are told so.
+    pub api_url: String,
 }
 
 impl ScriptCall {
@@ -177,7 +174,6 @@ impl ScriptCall {
             host: Arc::clone(&surroundings.host),
             http: surroundings.http.clone(),
             runtime: surroundings.runtime.clone(),
-            log: Mutex::new(Vec::new()),
             requests: AtomicU32::new(0),
             messages: AtomicU32::new(0),
             calls: AtomicU32::new(0),
@@ -220,22 +216,7 @@ impl ScriptCall {
     }
 
     fn log(&self, level: &str, text: &str) {
-        let mut lines = self.log.lock().expect("no panic happens while the lock is held");
-        if lines.len() < MAX_LOG_LINES {
-            let mut text = self.masked(text);
-            if text.len() > MAX_LOG_BYTES {
-                let end = (0..=MAX_LOG_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-                text.truncate(end);
-                text.push('…');
-            }
-            lines.push(LogLine { at: self.clock.now(), level: level.into(), text });
-        } else if lines.len() == MAX_LOG_LINES {
-            lines.push(LogLine {
-                at: self.clock.now(),
-                level: "warn".into(),
-                text: format!("more than {MAX_LOG_LINES} lines; the rest is not kept"),
-            });
-        }
+        self.attempt.log.line(level, text);
     }
 
     fn next_request(&self) -> u32 {
@@ -408,21 +389,11 @@ impl ScriptCache {
     }
 }
 
-/// How an attempt ended, with what it logged.
-pub struct ScriptEnd {
-    /// The result, or the fault.
-    pub outcome: Result<Value, Failure>,
-    /// What it logged.
-    pub log: Vec<LogLine>,
-}
-
 /// Runs `run(params)` to its end. Blocks: call it on a plain thread only.
-pub fn run(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>, call: ScriptCall) -> ScriptEnd {
+pub fn run(cache: &ScriptCache, script: &Script, parameters: &Map<String, Value>, call: ScriptCall) -> Result<Value, Failure> {
     let call = Arc::new(call);
     let given = to_dynamic(&Value::Object(parameters.clone()));
-    let outcome = attempt(cache, script, Entry::Run, given, &call).and_then(|value| bounded(result(value, &call)));
-    let log = std::mem::take(&mut *call.log.lock().expect("no panic happens while the lock is held"));
-    ScriptEnd { outcome, log }
+    attempt(cache, script, Entry::Run, given, &call).and_then(|value| bounded(result(value, &call)))
 }
 
 /// How often the clock and the stop signal are looked at, in operations.
