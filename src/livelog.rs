@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::model::execution::LogLine;
-use crate::model::secret::mask_text;
+use crate::model::secret::Masks;
 
 /// The most lines that are kept of an attempt that has ended: half of them from its beginning, half from its end.
 pub const MAX_LINES: usize = 100;
@@ -32,9 +32,10 @@ type OnLine = Box<dyn Fn(u64, &LogLine) + Send + Sync>;
 /// The log of an attempt.
 pub struct LiveLog {
     clock: Arc<dyn Clock>,
-    secrets: Vec<String>,
+    masks: Masks,
     inner: Mutex<Inner>,
-    grown: watch::Sender<u64>,
+    /// How many lines there are, and whether more may come.
+    grown: watch::Sender<(u64, bool)>,
     on_line: Option<OnLine>,
 }
 
@@ -59,10 +60,10 @@ pub struct Lines {
 }
 
 impl LiveLog {
-    /// An empty log, in which these secrets are masked.
+    /// An empty log, in which these masks hide secrets.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, secrets: Vec<String>) -> Self {
-        Self { clock, secrets, inner: Mutex::default(), grown: watch::Sender::new(0), on_line: None }
+    pub fn new(clock: Arc<dyn Clock>, masks: Masks) -> Self {
+        Self { clock, masks, inner: Mutex::default(), grown: watch::Sender::new((0, true)), on_line: None }
     }
 
     /// The same, which tells of every line that it keeps when it comes.
@@ -133,7 +134,7 @@ impl LiveLog {
     fn add(&self, inner: &mut Inner, level: &str, text: &str) {
         let mut text = text.to_string();
         // Before anything is cut, or the beginning of a secret would stay.
-        mask_text(&mut text, &self.secrets.iter().map(String::as_str).collect::<Vec<_>>());
+        self.masks.text(&mut text);
         if text.len() > MAX_LINE_BYTES {
             let end = (0..=MAX_LINE_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
             text.truncate(end);
@@ -157,7 +158,7 @@ impl LiveLog {
 
     fn tell(&self) {
         let count = self.lock().count;
-        self.grown.send_if_modified(|told| std::mem::replace(told, count) != count);
+        self.grown.send_if_modified(|(told, _)| std::mem::replace(told, count) != count);
     }
 
     /// The lines after one of them, as far as they are kept.
@@ -172,9 +173,21 @@ impl LiveLog {
         Lines { lines, missed }
     }
 
-    /// Returns when there are more than so many lines.
+    /// Says that no more lines will come.
+    pub fn close(&self) {
+        self.flush();
+        self.grown.send_modify(|(_, is_open)| *is_open = false);
+    }
+
+    /// Whether more lines may come.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.grown.borrow().1
+    }
+
+    /// Returns when there are more than so many lines, or no more will come.
     pub async fn more_than(&self, number: u64) {
-        let _ = self.grown.subscribe().wait_for(|count| *count > number).await; // it cannot go while it is borrowed
+        let _ = self.grown.subscribe().wait_for(|(count, is_open)| *count > number || !is_open).await; // it cannot go while it is borrowed
     }
 
     /// What is kept of an attempt that has ended: all, or beginning and end with a line between that says how many are left out.
@@ -203,7 +216,7 @@ mod tests {
     use chrono::DateTime;
 
     fn log() -> LiveLog {
-        LiveLog::new(Arc::new(SimulatedClock::at(DateTime::UNIX_EPOCH)), vec!["hunter2".into()])
+        LiveLog::new(Arc::new(SimulatedClock::at(DateTime::UNIX_EPOCH)), Masks::of([&"hunter2".into()]))
     }
 
     fn texts(lines: &[LogLine]) -> Vec<&str> {

@@ -32,7 +32,7 @@ pub const TERM_GRACE: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How long the end of what was killed is waited for.
-const KILL_WAIT: Duration = Duration::from_secs(2);
+const KILL_WAIT: Duration = Duration::from_secs(1);
 
 /// Of each output, so much of its beginning and as much of its end is kept, in bytes.
 pub const KEPT_BYTES: usize = 128 << 10;

@@ -1,10 +1,11 @@
 //! Executions. Secret parameters are masked wherever they are shown.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::on;
 use serde::Deserialize;
@@ -24,6 +25,17 @@ use crate::model::principal::Principal;
 
 const STATUS: Parameter = Parameter { name: "status", kind: "string", summary: "Only of this status" };
 
+const ATTEMPT: Parameter =
+    Parameter { name: "attempt", kind: "integer", summary: "The attempt that `after` counts in, as the last answer named it" };
+
+const AFTER: Parameter = Parameter { name: "after", kind: "integer", summary: "Only lines after this number: the `next` of the last answer" };
+
+const WAIT: Parameter =
+    Parameter { name: "wait", kind: "integer", summary: "Seconds to wait for a line if there is none, 30 at most; 0 unless given" };
+
+/// The longest that is waited for a line of output.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 pub(super) const ROUTES: &[Route] = &[
     get("/api/v1/executions", Read, "The newest executions", |m| on(m, list)).query(&[LIMIT, BEFORE, STATUS]).answers("ExecutionPage"),
     post("/api/v1/executions", Operate, "Run an action", |m| on(m, request))
@@ -31,6 +43,10 @@ pub(super) const ROUTES: &[Route] = &[
         .accepts("Execution")
         .or(&[404, 409, 422]),
     get("/api/v1/executions/{id}", Read, "One execution", |m| on(m, show)).answers("Execution").or(&[404]),
+    get("/api/v1/executions/{id}/output", Read, "What an execution says, while it runs too", |m| on(m, output))
+        .query(&[ATTEMPT, AFTER, WAIT])
+        .answers("ExecutionOutput")
+        .or(&[404]),
     post("/api/v1/executions/{id}/cancel", Operate, "Stop an execution", |m| on(m, cancel)).accepts("Execution").or(&[404, 409]),
 ];
 
@@ -92,4 +108,42 @@ pub(super) async fn cancel(
     let id = execution_id(&state, &id).await?;
     let execution = state.engine.cancel(id, principal).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutputQuery {
+    #[serde(default)]
+    attempt: u32,
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    wait: u64,
+}
+
+pub(super) async fn output(
+    State(state): State<Arc<ApiState>>,
+    Path(id): Path<String>,
+    Query(query): Query<OutputQuery>,
+) -> Result<Json<Value>, Problem> {
+    let id = execution_id(&state, &id).await?;
+    let wait = Duration::from_secs(query.wait).min(LONGEST_WAIT);
+    let (attempt, after) = (query.attempt, query.after);
+    let output = tokio::select! {
+        output = state.engine.output(id, (attempt, after), wait) => output?,
+        () = state.stop.stopped() => return Err(Problem::unavailable("the server is stopping")),
+    };
+    let next = output.lines.lines.last().map_or(if output.attempt == attempt { after } else { 0 }, |(number, _)| *number);
+    let lines: Vec<Value> =
+        output.lines.lines.iter().map(|(number, line)| json!({"number": number, "at": line.at, "level": line.level, "text": line.text})).collect();
+    let ended = output.status.is_final() && output.lines.lines.is_empty();
+    Ok(Json(json!({
+        "execution": id,
+        "attempt": output.attempt,
+        "status": output.status,
+        "lines": lines,
+        "missed": output.lines.missed,
+        "next": next,
+        "ended": ended,
+    })))
 }

@@ -2,34 +2,42 @@
 //!
 //! Kinds: `event`, `execution`, `message`, and `reset` when what was missed is no longer kept: then list anew. The id is the number of
 //! the commit, on its last item, so that a watcher that was cut off in the middle gets the whole commit again.
+//!
+//! With `output=true` also `output`, a line of what runs, and `output_missed`, how many were left out for a watcher that is too slow. These
+//! belong to no commit and are not repeated.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, Response};
 use axum::response::IntoResponse;
 use axum::routing::on;
 use bytes::Bytes;
 use futures_util::stream;
+use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::ApiState;
 use super::executions::shown;
 use super::problem::Problem;
-use super::routes::{Route, get};
+use super::routes::{Parameter, Route, get};
 use crate::auth::permission::Permission::Read;
 use crate::clock;
 use crate::engine::Engine;
-use crate::engine::stream::{Commit, Item};
+use crate::engine::stream::{Commit, Item, OutputLine};
 
 pub(super) const ROUTES: &[Route] =
     &[get("/api/v1/stream", Read, "What happens, as server-sent events; resumable by `Last-Event-ID`", |m| on(m, watch))
+        .query(&[OUTPUT])
         .sends("text/event-stream")];
+
+const OUTPUT: Parameter =
+    Parameter { name: "output", kind: "boolean", summary: "Also every line that executions say while they run, as `output`; false unless given" };
 
 /// How often an idle stream shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -38,10 +46,18 @@ struct Watcher {
     state: Arc<ApiState>,
     missed: VecDeque<Commit>,
     live: broadcast::Receiver<Commit>,
+    /// Lines of output, if they were asked for.
+    lines: Option<broadcast::Receiver<OutputLine>>,
     reset: bool,
 }
 
-pub(super) async fn watch(State(state): State<Arc<ApiState>>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
+#[derive(Deserialize)]
+pub(super) struct StreamQuery {
+    #[serde(default)]
+    output: bool,
+}
+
+pub(super) async fn watch(State(state): State<Arc<ApiState>>, Query(query): Query<StreamQuery>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
     let after = match headers.get("last-event-id") {
         None => None,
         Some(value) => Some(
@@ -53,7 +69,8 @@ pub(super) async fn watch(State(state): State<Arc<ApiState>>, headers: HeaderMap
     let watch = state.engine.stream.watch(after.map(|after| if after > current { 0 } else { after }));
     let reset = watch.missed.is_none();
     let missed = watch.missed.unwrap_or_default().into();
-    let watcher = Watcher { state, missed, live: watch.live, reset };
+    let lines = query.output.then(|| state.engine.stream.watch_lines());
+    let watcher = Watcher { state, missed, live: watch.live, lines, reset };
     let body = Body::from_stream(stream::unfold(watcher, next));
     Ok(([(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")], body).into_response())
 }
@@ -74,9 +91,26 @@ async fn next(mut watcher: Watcher) -> Option<(Result<Bytes, std::convert::Infal
                 Err(RecvError::Lagged(_)) => return Some((Ok(Bytes::from_static(b"event: reset\ndata: {}\n\n")), watcher)),
                 Err(RecvError::Closed) => return None,
             },
+            line = next_line(watcher.lines.as_mut()) => {
+                let text = match line {
+                    Ok(line) => format!("event: output\ndata: {}\n\n", serde_json::to_string(&line).unwrap_or_default()),
+                    Err(missed) => format!("event: output_missed\ndata: {{\"lines\":{missed}}}\n\n"),
+                };
+                return Some((Ok(Bytes::from(text)), watcher));
+            }
             () = stop.stopped() => return None,
             () = clock::pause(HEARTBEAT) => return Some((Ok(Bytes::from_static(b": alive\n\n")), watcher)),
         }
+    }
+}
+
+/// The next line of output, or how many were missed.
+async fn next_line(lines: Option<&mut broadcast::Receiver<OutputLine>>) -> Result<OutputLine, u64> {
+    let Some(lines) = lines else { return std::future::pending().await };
+    match lines.recv().await {
+        Ok(line) => Ok(line),
+        Err(RecvError::Lagged(missed)) => Err(missed),
+        Err(RecvError::Closed) => std::future::pending().await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `signalman execution list|get|cancel`.
+//! `signalman execution list|get|tail|cancel`.
 
 use serde_json::{Value, json};
 
@@ -23,6 +23,12 @@ pub(super) enum Command {
         /// Its id
         id: String,
     },
+    /// Show what an execution says while it runs, until it ends
+    #[command(visible_alias = "output")]
+    Tail {
+        /// Its id; the last six characters are enough
+        id: String,
+    },
     /// Stop an execution
     Cancel {
         /// Its id
@@ -38,6 +44,7 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
             client.get(&format!("/api/v1/executions?limit={limit}{status}"))?
         }
         Command::Get { id } => client.get(&format!("/api/v1/executions/{}", id_part(&id)?))?,
+        Command::Tail { id } => return tail(common, &client, id_part(&id)?),
         Command::Cancel { id } => client.post(&format!("/api/v1/executions/{}/cancel", id_part(&id)?), &json!({}))?,
     };
     match (common.output, answer["executions"].as_array()) {
@@ -53,6 +60,42 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
         (Output::Table, None) => print_one(&answer),
     }
     Ok(Answer::Yes)
+}
+
+/// Seconds for which the server holds its answer where there is nothing to tell.
+const HELD: u64 = 20;
+
+/// Prints every line as it comes; the answer is whether the execution has succeeded.
+fn tail(common: &Common, client: &ApiClient, id: &str) -> Result<Answer, Failure> {
+    let (mut attempt, mut next) = (0, 0);
+    loop {
+        let said = client.get(&format!("/api/v1/executions/{id}/output?attempt={attempt}&after={next}&wait={HELD}"))?;
+        let now = said["attempt"].as_u64().unwrap_or_default();
+        if now != attempt && now > 1 && common.output == Output::Table {
+            eprintln!("attempt {now}");
+        }
+        (attempt, next) = (now, said["next"].as_u64().unwrap_or_default());
+        let mut last = None;
+        for line in said["lines"].as_array().into_iter().flatten() {
+            let number = line["number"].as_u64().unwrap_or_default();
+            if common.output != Output::Table {
+                print_line(&line.to_string());
+                continue;
+            }
+            // Between the beginning and the end something may not be kept any more.
+            if let Some(left_out) = last.map(|last| number - last - 1).filter(|left_out| *left_out > 0) {
+                eprintln!("… {left_out} lines are not shown …");
+            }
+            last = Some(number);
+            print_line(&text(&line["text"]));
+        }
+        if said["ended"] == true {
+            if common.output == Output::Table {
+                eprintln!("{}", text(&said["status"]));
+            }
+            return Ok(if said["status"] == "succeeded" { Answer::Yes } else { Answer::No });
+        }
+    }
 }
 
 fn row(execution: &Value) -> Vec<String> {

@@ -21,7 +21,7 @@ use crate::model::execution::{Change, Execution, LogLine, Status};
 use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
 use crate::model::reason::Reason;
-use crate::model::secret;
+use crate::model::secret::Masks;
 use crate::runners::{ActionCall, ActionRunner, RunContext};
 use crate::store::{Batch, CommitError};
 use crate::tasks::{self, Stop};
@@ -38,6 +38,8 @@ pub enum Command {
         id: ExecutionId,
         /// How.
         outcome: Result<Value, Failure>,
+        /// What there is of a result although it failed.
+        left: Option<Value>,
         /// What it logged.
         log: Vec<LogLine>,
     },
@@ -257,7 +259,7 @@ impl Conductor {
                         }
                     }
                 }
-                Command::Ended { id, outcome, log } => self.end(id, outcome, log, effects),
+                Command::Ended { id, outcome, left, log } => self.end(id, outcome, (left, log), effects),
                 Command::Cancel { id, by, reply } => {
                     let answer = self.cancel(id, by, effects);
                     effects.replies.push((reply, answer));
@@ -280,7 +282,7 @@ impl Conductor {
     }
 
     /// An attempt has ended: decide what follows.
-    fn end(&mut self, id: ExecutionId, outcome: Result<Value, Failure>, log: Vec<LogLine>, effects: &mut Effects) {
+    fn end(&mut self, id: ExecutionId, outcome: Result<Value, Failure>, (left, log): (Option<Value>, Vec<LogLine>), effects: &mut Effects) {
         let now = self.engine.clock.now();
         let catalog = self.engine.catalog.get();
         let Some(open) = self.open.get_mut(&id) else { return };
@@ -292,14 +294,18 @@ impl Conductor {
         let action = catalog.actions.get(&open.execution.request.action);
         let change = match outcome {
             Ok(result) => Change::Succeed { at: now, result, log },
-            Err(_) if canceling => Change::Stopped { at: now, log },
+            Err(error) if canceling => {
+                // One that was given up may still run.
+                let note = (error.reason == Reason::TimedOut).then_some(error.message);
+                Change::Stopped { at: now, note, log }
+            },
             Err(error) => match next_attempt(&open.execution, action.map(AsRef::as_ref), &error) {
                 Some(pause) => {
                     let until = now + chrono::Duration::from_std(pause).unwrap_or_default();
                     self.due.push(Reverse((until, id)));
                     Change::Delay { until, error: error.message, log }
                 }
-                None => Change::Fail { at: now, reason: error.reason, error: error.message, log },
+                None => Change::Fail { at: now, reason: error.reason, error: error.message, result: left, log },
             },
         };
         Arc::make_mut(&mut open.execution).change(change).expect("a running execution can end, be delayed or be canceled");
@@ -396,7 +402,10 @@ impl Conductor {
         let stop = self.stop.child();
         open.stop = Some(stop.clone());
         let call = ActionCall { execution: Arc::clone(&open.execution), action: Arc::clone(action), pack: Arc::clone(pack) };
-        let log = Arc::new(LiveLog::new(Arc::clone(&self.engine.clock), call.secrets()));
+        let (lines, attempt) = (self.engine.stream.lines(), open.execution.state.attempt);
+        let log = LiveLog::new(Arc::clone(&self.engine.clock), call.masks());
+        let log = Arc::new(log.telling(move |number, line| lines.tell(id, attempt, number, line)));
+        self.engine.outputs.begin(id, attempt, Arc::clone(&log));
         effects.starts.push((call, RunContext::new(action.timeout, stop, log), kind));
         self.record(id, effects);
         true
@@ -415,6 +424,9 @@ impl Conductor {
             self.engine.stream.publish(sequence, items.collect());
         }
         for id in changed {
+            if !self.open.get(&id).is_some_and(|open| matches!(open.execution.state.status, Status::Running | Status::Canceling)) {
+                self.engine.outputs.end(id);
+            }
             let ended = self.open.get(&id).map(|open| open.execution.state.status).filter(|status| status.is_final());
             if let Some(status) = ended {
                 self.open.remove(&id);
@@ -482,19 +494,25 @@ impl Conductor {
         let (runner, commands, clock) = (Arc::clone(runner), self.commands.clone(), Arc::clone(&self.engine.clock));
         let stopping = self.stop.clone();
         tasks::spawn_bounded(async move {
-            let (id, secrets) = (call.execution.id, call.secrets());
+            let (id, masks) = (call.execution.id, call.masks());
             let watched = cx.clone();
             let attempt = AssertUnwindSafe(runner.run(call, cx)).catch_unwind();
             let mut outcome = tokio::select! {
                 outcome = attempt => outcome.unwrap_or_else(|_| Err(lost(Reason::RunnerPanicked, "the runner crashed; see the log"))),
                 () = overdue(&*clock, &watched) => Err(lost(Reason::TimedOut, "the action ran longer than its `timeout` and did not stop when told to")),
+                () = unstopped(&*clock, &watched) => Err(lost(Reason::TimedOut, "it did not end when told to and was given up; it may still run")),
             };
-            mask(&mut outcome, &secrets);
+            mask(&mut outcome, &masks);
             // When the process stops, the work was cut short by us: the next start decides, as after a crash.
             if stopping.is_stopped() && outcome.as_ref().is_err_and(|error| error.reason == Reason::Canceled) {
                 return;
             }
-            let _ = commands.send(Command::Ended { id, outcome, log: watched.log.kept() }).await; // the conductor has gone: the next start decides
+            let mut left = watched.left();
+            if let Some(left) = &mut left {
+                masks.value(left);
+            }
+            let log = watched.log.kept();
+            let _ = commands.send(Command::Ended { id, outcome, left, log }).await; // the conductor has gone: the next start decides
         });
     }
 }
@@ -511,12 +529,11 @@ fn places_of_one_pack(places: usize) -> usize {
 const MAX_ERROR_BYTES: usize = 4_000;
 
 /// Replaces secrets wherever the outcome shows them, and cuts what is too long.
-fn mask(outcome: &mut Result<Value, Failure>, secrets: &[String]) {
-    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+fn mask(outcome: &mut Result<Value, Failure>, masks: &Masks) {
     match outcome {
-        Ok(result) => secret::mask_value(result, &secrets),
+        Ok(result) => masks.value(result),
         Err(error) => {
-            secret::mask_text(&mut error.message, &secrets);
+            masks.text(&mut error.message);
             if error.message.len() > MAX_ERROR_BYTES {
                 let end = (0..=MAX_ERROR_BYTES).rev().find(|end| error.message.is_char_boundary(*end)).unwrap_or(0);
                 error.message.truncate(end);
@@ -534,6 +551,12 @@ async fn overdue(clock: &dyn Clock, cx: &RunContext) {
     }
     let span = chrono::Duration::from_std(patience).unwrap_or(chrono::Duration::days(2));
     clock.sleep_until(cx.began().unwrap_or_default() + span).await;
+}
+
+/// Returns when a runner that was told to stop should have ended long ago.
+async fn unstopped(clock: &dyn Clock, cx: &RunContext) {
+    cx.stop.stopped().await;
+    clock::sleep(clock, RUNNER_GRACE).await;
 }
 
 fn lost(reason: Reason, message: &str) -> Failure {

@@ -14,6 +14,7 @@ pub mod housekeeping;
 pub mod ingest;
 pub mod keys;
 pub mod notices;
+pub mod output;
 pub mod own;
 pub mod recover;
 pub mod rehearse;
@@ -34,6 +35,7 @@ use crate::engine::board::Board;
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
+use crate::engine::output::Outputs;
 use crate::engine::ruling::Ruling;
 use crate::engine::stream::Stream;
 use crate::journal::AcceptError;
@@ -56,6 +58,8 @@ pub struct Engine {
     pub ids: Arc<IdSource>,
     /// What the site's authors wrote.
     pub catalog: CatalogCell,
+    /// What runs says while it runs.
+    pub outputs: Outputs,
     /// What happens, for those who watch.
     pub stream: Stream,
     /// Counts.
@@ -224,6 +228,7 @@ impl Engine {
             clock,
             ids,
             catalog: CatalogCell::new(catalog),
+            outputs: Outputs::default(),
             stream: Stream::new(sequence),
             sensors: Board::new(Arc::clone(&metrics)),
             metrics,

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::model::event::StoredEvent;
-use crate::model::execution::Execution;
+use crate::model::execution::{Execution, LogLine};
+use crate::model::ids::ExecutionId;
 use crate::model::message::Message;
 
 /// How many changes are kept for watchers that come back.
@@ -38,8 +40,36 @@ pub struct Commit {
     pub items: Arc<Vec<Item>>,
 }
 
+/// A line of the output of what runs. It belongs to no commit.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputLine {
+    /// Of which execution.
+    pub execution: ExecutionId,
+    /// Of which of its attempts.
+    pub attempt: u32,
+    /// Counts the lines of the attempt, from one.
+    pub number: u64,
+    /// The line.
+    #[serde(flatten)]
+    pub line: LogLine,
+}
+
+/// Hands out lines of output to those who watch; to nobody it costs nothing.
+#[derive(Clone)]
+pub struct LineSender(broadcast::Sender<OutputLine>);
+
+impl LineSender {
+    /// Hands out a line.
+    pub fn tell(&self, execution: ExecutionId, attempt: u32, number: u64, line: &LogLine) {
+        if self.0.receiver_count() > 0 {
+            let _ = self.0.send(OutputLine { execution, attempt, number, line: line.clone() }); // they have gone meanwhile
+        }
+    }
+}
+
 /// Hands out commits.
 pub struct Stream {
+    lines: broadcast::Sender<OutputLine>,
     sender: broadcast::Sender<Commit>,
     kept: Mutex<Kept>,
 }
@@ -63,7 +93,7 @@ impl Stream {
     /// Nothing kept yet: whoever has seen the commit numbered `since` has missed nothing.
     pub(super) fn new(since: u64) -> Self {
         let kept = Kept { commits: VecDeque::new(), items: 0, complete_since: since };
-        Self { sender: broadcast::channel(LAG).0, kept: Mutex::new(kept) }
+        Self { lines: broadcast::channel(LAG).0, sender: broadcast::channel(LAG).0, kept: Mutex::new(kept) }
     }
 
     /// Hands out what a commit changed. Commits of different parts of the engine may come slightly out of order.
@@ -82,6 +112,18 @@ impl Stream {
             kept.complete_since = kept.complete_since.max(oldest.sequence);
         }
         let _ = self.sender.send(commit); // nobody watches: nothing to tell
+    }
+
+    /// Where lines of output are told.
+    #[must_use]
+    pub fn lines(&self) -> LineSender {
+        LineSender(self.lines.clone())
+    }
+
+    /// Begins to watch lines of output; who is too slow misses some.
+    #[must_use]
+    pub fn watch_lines(&self) -> broadcast::Receiver<OutputLine> {
+        self.lines.subscribe()
     }
 
     /// Begins to watch, after the commit numbered `after` if one is named.

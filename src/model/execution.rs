@@ -209,7 +209,7 @@ pub enum Change {
     /// A person wants it stopped.
     Cancel { at: DateTime<Utc>, by: String },
     /// The work has stopped.
-    Stopped { at: DateTime<Utc>, log: Vec<LogLine> },
+    Stopped { at: DateTime<Utc>, note: Option<String>, log: Vec<LogLine> },
     /// The process ended while it ran.
     Interrupted { at: DateTime<Utc> },
 }
@@ -287,7 +287,10 @@ impl Execution {
                     next.ended_at = Some(at);
                 }
             }
-            Change::Stopped { at, log } => {
+            Change::Stopped { at, note, log } => {
+                if let Some(note) = note {
+                    next.error = Some(next.error.map_or_else(|| note.clone(), |error| format!("{error}; {note}")));
+                }
                 next.status = Canceled;
                 next.reason = Reason::Canceled;
                 next.ended_at = Some(at);
@@ -388,7 +391,7 @@ mod tests {
         running.change(start()).unwrap();
         running.change(Change::Cancel { at: at(), by: "li".into() }).unwrap();
         assert_eq!(running.state.status, Canceling);
-        running.change(Change::Stopped { at: at(), log: vec![] }).unwrap();
+        running.change(Change::Stopped { at: at(), note: None, log: vec![] }).unwrap();
         assert_eq!((running.state.status, running.state.error.as_deref()), (Canceled, Some("canceled by li")));
     }
 }

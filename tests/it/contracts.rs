@@ -220,7 +220,7 @@ async fn executions_change_one_version_at_a_time(store: &dyn Store, ids: &IdSour
     let mut states = Vec::new();
     one.change(Change::Cancel { at: at(4), by: "x".into() }).unwrap();
     states.push((one.id, one.state.clone()));
-    one.change(Change::Stopped { at: at(4), log: vec![] }).unwrap();
+    one.change(Change::Stopped { at: at(4), note: None, log: vec![] }).unwrap();
     states.push((one.id, one.state.clone()));
     store.commit(&Batch { states, ..Batch::default() }).await.unwrap();
     let read = store.execution(one.id).await.unwrap().unwrap();

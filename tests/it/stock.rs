@@ -448,7 +448,7 @@ impl Stock {
         let change = match self.random.below(7) {
             0..=2 => Change::Start { at, action_revision: Revision("r".into()) },
             3 => Change::Succeed { at, result: json!(noise(&mut self.random, 30)), log },
-            4 => Change::Fail { at, reason: Reason::ActionFailed, error: "it failed".into(), log },
+            4 => Change::Fail { at, reason: Reason::ActionFailed, error: "it failed".into(), result: None, log },
             5 => Change::Delay { until: at, error: "later".into(), log },
             _ => Change::Cancel { at, by: "somebody".into() },
         };
