@@ -34,6 +34,7 @@ use crate::store::migrate;
 use crate::store::sled::SledSpace;
 use crate::store::{Damage, Progress, Store, StoreError};
 use crate::tasks::{Errands, Stop, Tasks};
+use crate::telemetry;
 
 /// The store's folder in the data folder.
 pub const STORE_FOLDER: &str = "store";
@@ -154,6 +155,7 @@ pub fn examine(config: &SiteConfig, progress: &mut Progress<'_>) -> Result<Vec<D
 /// When a part cannot be started; what had been started is taken down.
 pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let config = site.config.clone();
+    telemetry::mask_logs(site.masks());
     FolderLock::make_folder(&config.data).map_err(|source| StartError::System { what: "cannot make the data folder", source })?;
     let tokens = Tokens::open(&*parts.store, &config.data, &parts.ids).await?;
     let address = config.listen;
