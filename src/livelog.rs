@@ -92,7 +92,8 @@ impl LiveLog {
         }
         if ends > FIRST + LIVE_LINES {
             let skipped = ends - (FIRST + 1) - LIVE_LINES;
-            let at = piece.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(skipped.saturating_sub(1)).map_or(0, |(at, _)| at + 1);
+            let at =
+                piece.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(skipped.saturating_sub(1)).map_or(0, |(at, _)| at + 1);
             if skipped > 0 {
                 piece = &piece[at..];
                 inner.count += skipped as u64;

@@ -252,7 +252,8 @@ fn why_not(name: &str, error: &std::io::Error) -> String {
 }
 
 fn check(program: &Program) -> Result<(), String> {
-    let variables = program.environment.iter().map(|(name, value)| (format!("variable `{name}`"), name.len() + value.len() + 1, [name, value]));
+    let variables =
+        program.environment.iter().map(|(name, value)| (format!("variable `{name}`"), name.len() + value.len() + 1, [name, value]));
     let arguments = program.arguments.iter().enumerate();
     let arguments = arguments.map(|(index, text)| (format!("argument {} of `{}`", index + 1, program.name), text.len(), [text, text]));
     for (what, length, texts) in arguments.chain(variables) {
@@ -369,12 +370,7 @@ fn ended(status: std::io::Result<ExitStatus>) -> End {
     status.code().map_or_else(|| End::Signal(status.signal().unwrap_or(0)), End::Exited)
 }
 
-async fn drain(
-    from: Option<impl AsyncRead + Unpin>,
-    channel: Channel,
-    captured: &mut Captured,
-    take: &(dyn Fn(Channel, &[u8]) + Sync),
-) {
+async fn drain(from: Option<impl AsyncRead + Unpin>, channel: Channel, captured: &mut Captured, take: &(dyn Fn(Channel, &[u8]) + Sync)) {
     let Some(mut from) = from else { return };
     let mut chunk = Vec::with_capacity(4 << 10);
     loop {

@@ -28,7 +28,8 @@ const STATUS: Parameter = Parameter { name: "status", kind: "string", summary: "
 const ATTEMPT: Parameter =
     Parameter { name: "attempt", kind: "integer", summary: "The attempt that `after` counts in, as the last answer named it" };
 
-const AFTER: Parameter = Parameter { name: "after", kind: "integer", summary: "Only lines after this number: the `next` of the last answer" };
+const AFTER: Parameter =
+    Parameter { name: "after", kind: "integer", summary: "Only lines after this number: the `next` of the last answer" };
 
 const WAIT: Parameter =
     Parameter { name: "wait", kind: "integer", summary: "Seconds to wait for a line if there is none, 30 at most; 0 unless given" };
@@ -134,8 +135,12 @@ pub(super) async fn output(
         () = state.stop.stopped() => return Err(Problem::unavailable("the server is stopping")),
     };
     let next = output.lines.lines.last().map_or(if output.attempt == attempt { after } else { 0 }, |(number, _)| *number);
-    let lines: Vec<Value> =
-        output.lines.lines.iter().map(|(number, line)| json!({"number": number, "at": line.at, "level": line.level, "text": line.text})).collect();
+    let lines: Vec<Value> = output
+        .lines
+        .lines
+        .iter()
+        .map(|(number, line)| json!({"number": number, "at": line.at, "level": line.level, "text": line.text}))
+        .collect();
     let ended = output.status.is_final() && output.lines.lines.is_empty();
     Ok(Json(json!({
         "execution": id,

@@ -36,8 +36,11 @@ pub(super) const ROUTES: &[Route] =
         .query(&[OUTPUT])
         .sends("text/event-stream")];
 
-const OUTPUT: Parameter =
-    Parameter { name: "output", kind: "boolean", summary: "Also every line that executions say while they run, as `output`; false unless given" };
+const OUTPUT: Parameter = Parameter {
+    name: "output",
+    kind: "boolean",
+    summary: "Also every line that executions say while they run, as `output`; false unless given",
+};
 
 /// How often an idle stream shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -57,7 +60,11 @@ pub(super) struct StreamQuery {
     output: bool,
 }
 
-pub(super) async fn watch(State(state): State<Arc<ApiState>>, Query(query): Query<StreamQuery>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
+pub(super) async fn watch(
+    State(state): State<Arc<ApiState>>,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
     let after = match headers.get("last-event-id") {
         None => None,
         Some(value) => Some(

@@ -298,7 +298,7 @@ impl Conductor {
                 // One that was given up may still run.
                 let note = (error.reason == Reason::TimedOut).then_some(error.message);
                 Change::Stopped { at: now, note, log }
-            },
+            }
             Err(error) => match next_attempt(&open.execution, action.map(AsRef::as_ref), &error) {
                 Some(pause) => {
                     let until = now + chrono::Duration::from_std(pause).unwrap_or_default();

@@ -38,7 +38,8 @@ pub(super) fn read(folder: &Path, config: SiteConfig, environment: &Environment,
     for pack_folder in folders(&folder.join("packs")) {
         read_pack(folder, &pack_folder, &mut site, &mut names, &reader, faults);
     }
-    let default_pack = Pack { name: "The site itself".into(), folder: std::path::absolute(folder).unwrap_or_default(), ..Pack::named(DEFAULT_PACK) };
+    let default_pack =
+        Pack { name: "The site itself".into(), folder: std::path::absolute(folder).unwrap_or_default(), ..Pack::named(DEFAULT_PACK) };
     site.packs.entry(DEFAULT_PACK.into()).or_insert_with(|| Arc::new(default_pack));
     read_rules(folder, &folder.join("rules"), DEFAULT_PACK, &mut site, &mut names, faults);
     not_yet(folder, &folder.join("workflows"), "workflows", faults);

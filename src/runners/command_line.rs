@@ -63,8 +63,11 @@ fn arguments(call: &ActionCall, own: &[Parameter], kwarg_op: &str) -> Result<Vec
     let (mut positional, named): (Vec<&Parameter>, Vec<&Parameter>) = declared.partition(|parameter| parameter.position.is_some());
     positional.sort_by_key(|parameter| parameter.position);
     let given = &call.execution.request.parameters;
-    let named = named.into_iter().filter_map(|parameter| Some((parameter, named_argument(kwarg_op, &parameter.name, given.get(&parameter.name)?)?)));
-    let positional = positional.into_iter().map(|parameter| (parameter, given.get(&parameter.name).map(positional_argument).unwrap_or_default()));
+    let named = named
+        .into_iter()
+        .filter_map(|parameter| Some((parameter, named_argument(kwarg_op, &parameter.name, given.get(&parameter.name)?)?)));
+    let positional =
+        positional.into_iter().map(|parameter| (parameter, given.get(&parameter.name).map(positional_argument).unwrap_or_default()));
     named.chain(positional).map(|(parameter, text)| fits(&format!("parameter `{}`", parameter.name), text)).collect()
 }
 
@@ -125,7 +128,7 @@ pub(super) fn environment(surroundings: &Surroundings, call: &ActionCall, added:
 
 /// Runs the program and makes the result of how it ended.
 pub(super) async fn attempt(surroundings: &Surroundings, cx: &RunContext, program: &Program) -> Result<Value, Failure> {
-    let clock = &*surroundings.clock;
+    let (clock, _errand) = (&*surroundings.clock, surroundings.errands.begin());
     let bounds = Bounds { clock, deadline: cx.begin(clock.now()), stop: &cx.stop };
     let finished = process::run(program, bounds, &|channel, bytes| cx.log.text(channel.name(), bytes)).await?;
     cx.log.flush();
@@ -170,8 +173,7 @@ fn result(finished: &Finished) -> Value {
         let stdout = finished.stdout.text(most);
         let stdout = if finished.stdout.is_whole() { parsed(stdout) } else { Value::String(stdout) };
         let succeeded = finished.end == End::Exited(0);
-        let result =
-            json!({"return_code": code, "stdout": stdout, "stderr": finished.stderr.text(most), "succeeded": succeeded, "failed": !succeeded});
+        let result = json!({"return_code": code, "stdout": stdout, "stderr": finished.stderr.text(most), "succeeded": succeeded, "failed": !succeeded});
         // Control characters take six bytes each as JSON.
         if most <= 1_024 || result.to_string().len() < MAX_RESULT_BYTES {
             return result;

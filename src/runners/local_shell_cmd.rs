@@ -27,7 +27,10 @@ struct LocalShellCmd(Arc<Surroundings>);
 
 fn parameters() -> Vec<Parameter> {
     let own = [
-        Parameter { required: true, ..parameter("cmd", ParameterType::String, "The program: a name, or a path; with `shell`, a command line") },
+        Parameter {
+            required: true,
+            ..parameter("cmd", ParameterType::String, "The program: a name, or a path; with `shell`, a command line")
+        },
         parameter("args", ParameterType::Array, "Its first arguments"),
         parameter("shell", ParameterType::Boolean, "Whether `sh -c` runs `cmd`; the arguments are `$1`, `$2` and so on"),
     ];

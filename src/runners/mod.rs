@@ -7,6 +7,7 @@ pub mod http_request;
 pub mod local_shell_cmd;
 pub mod local_shell_script;
 pub mod noop;
+pub mod python_script;
 pub mod rhai;
 
 use std::sync::{Arc, OnceLock};
@@ -159,7 +160,8 @@ pub struct Limits {
 }
 
 /// Every kind of runner.
-pub const KINDS: &[&RunnerKind] = &[&rhai::KIND, &http_request::KIND, &local_shell_cmd::KIND, &local_shell_script::KIND, &noop::KIND];
+pub const KINDS: &[&RunnerKind] =
+    &[&rhai::KIND, &http_request::KIND, &local_shell_cmd::KIND, &local_shell_script::KIND, &python_script::KIND, &noop::KIND];
 
 /// The kind of that name.
 #[must_use]

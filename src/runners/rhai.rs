@@ -164,6 +164,7 @@ fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
 #[async_trait]
 impl ActionRunner for RhaiRunner {
     async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Value, Failure> {
+        let _errand = self.surroundings.errands.begin();
         let (reply, end) = oneshot::channel();
         let gone = || Failure { reason: Reason::RunnerPanicked, message: "the script's thread ended unexpectedly".into(), retry: false };
         self.give(Job { call, cx, reply }).map_err(|_| gone())?;

@@ -81,6 +81,12 @@ impl TestSite {
         files.iter().fold(site, |site, (path, text)| site.file(&format!("packs/t/{path}"), text))
     }
 
+    /// Makes a file of the site one that may be run.
+    pub fn allow_to_run(&self, path: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(self.path().join(path), std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -291,7 +297,8 @@ impl World {
     pub async fn start_with_clock(site: &TestSite, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let (loaded, _) = app::load_site(site.path(), &Environment::default()).unwrap_or_else(|faults| panic!("{}", faults.join("\n")));
         let origin = Origin { folder: site.path().to_path_buf(), environment: Environment::default(), config: loaded.config.clone() };
-        let parts = Parts { store, clock, ids: Arc::new(IdSource::system()), origin: Some(origin) };
+        let parts = Parts::real(store, clock, Arc::new(IdSource::system())).map_err(|error| error.to_string())?;
+        let parts = Parts { origin: Some(origin), ..parts };
         let app = app::start(loaded, parts).await.map_err(|error| error.to_string())?;
         Ok(Self { app })
     }

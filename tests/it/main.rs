@@ -23,6 +23,8 @@ mod index;
 mod journey;
 mod model;
 mod power;
+mod programs;
+mod python;
 mod reasons;
 mod reload;
 mod retention;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
+use super::Asked;
 use crate::clock;
 use crate::livelog::LiveLog;
 use crate::model::failure::Failure;
@@ -46,7 +47,7 @@ pub(super) struct Request<'a> {
     /// Where it may import from.
     pub folders: Vec<PathBuf>,
     /// The parameters.
-    pub params: &'a Map<String, Value>,
+    pub params: Map<String, Value>,
     /// The settings of the pack.
     pub config: &'a Map<String, Value>,
     /// What is known of the execution.
@@ -167,14 +168,8 @@ impl Worker {
         self.running.end().await
     }
 
-    /// Has a request carried out; `answer` answers what the script asks meanwhile.
-    pub(super) async fn attempt(
-        &mut self,
-        request: &Request<'_>,
-        revision: &Revision,
-        log: &Arc<LiveLog>,
-        answer: impl AsyncFn(Question) -> Result<Value, String>,
-    ) -> Outcome {
+    /// Has a request carried out; `asked` answers what the script asks meanwhile.
+    pub(super) async fn attempt(&mut self, request: &Request<'_>, revision: &Revision, log: &Arc<LiveLog>, asked: &Asked<'_>) -> Outcome {
         let mut line = serde_json::to_vec(request).expect("a request is JSON");
         line.push(b'\n');
         let (mut sent, mut has_begun) = (0, false);
@@ -193,7 +188,7 @@ impl Worker {
                     _ => output.is_over = true, // it closed its error output, and can go on; what it says there is lost
                 },
                 said = next(&mut self.answers, &mut self.partial) => match said {
-                    Some(said) => match self.hear(&said, &mut has_begun, log, &answer).await {
+                    Some(said) => match self.hear(&said, &mut has_begun, log, asked).await {
                         Heard::Go => {}
                         Heard::Done(done) => break Ok(done),
                         Heard::Stale => return Outcome::NotBegun,
@@ -226,20 +221,14 @@ impl Worker {
         tokio::select! { status = self.running.child.wait() => status.ok(), () = clock::pause(END_TIME) => None }
     }
 
-    async fn hear(
-        &mut self,
-        said: &[u8],
-        has_begun: &mut bool,
-        log: &Arc<LiveLog>,
-        answer: &impl AsyncFn(Question) -> Result<Value, String>,
-    ) -> Heard {
+    async fn hear(&mut self, said: &[u8], has_begun: &mut bool, log: &Arc<LiveLog>, asked: &Asked<'_>) -> Heard {
         match serde_json::from_slice(said) {
             Ok(Said::Began(_)) => *has_begun = true,
             Ok(Said::Stale(_)) => return Heard::Stale,
             Ok(Said::Done(done)) => return Heard::Done(done),
             Ok(Said::Log { log: level, text }) => text.lines().for_each(|line| log.line(&level, line)),
             Ok(Said::Ask(question)) => {
-                let reply = match answer(question).await {
+                let reply = match asked.answer(question).await {
                     Ok(value) => serde_json::json!({"value": value}),
                     Err(error) => serde_json::json!({"error": error}),
                 };
