@@ -4,11 +4,14 @@
 
 mod action;
 mod capabilities;
+mod files;
+mod kinds;
 mod manifest;
 pub mod rule;
 mod sensor;
 mod site;
 mod timers;
+mod trigger;
 mod window;
 
 use std::collections::BTreeMap;
@@ -38,7 +41,7 @@ pub struct Site {
     /// Sensors, webhooks among them, and the timers that rules ask for.
     pub sensors: Vec<SensorDefinition>,
     /// Rules.
-    pub rules: Vec<CompiledRule>,
+    pub rules: Vec<Arc<CompiledRule>>,
 }
 
 /// Reads a whole site. The site is complete only if [`Faults::allow`] says so.
