@@ -11,7 +11,7 @@ use super::Site;
 use super::action::name;
 use super::files::{fault_at, read_text, relative, stem};
 use super::kinds::{Kind, PackFile, Reading};
-use crate::config::{self, Reader};
+use crate::config::{self, Reader, warn_if_short};
 use crate::document::fault::{SourceFile, nearest};
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Node};
@@ -146,7 +146,10 @@ fn auth(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option
 fn secret(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option<crate::model::secret::Secret> {
     match reader.secret(node) {
         Some(Ok(secret)) if secret.reveal().is_empty() => fields.fault(node, "the secret is empty"),
-        Some(Ok(secret)) => return Some(secret),
+        Some(Ok(secret)) => {
+            warn_if_short(fields, node, &secret);
+            return Some(secret);
+        }
         Some(Err(message)) => fields.fault(node, message),
         None => fields.fault(node, "a secret is never written into a file: use {env: NAME} or {file: PATH}"),
     }
