@@ -141,10 +141,7 @@ fn in_site(shell: &Shell, arguments: &[String]) -> Said {
 
 #[tokio::test]
 async fn every_answer_is_the_same_as_json_and_as_yaml() {
-    let shell = Shell::start(
-        sample(),
-    )
-    .await;
+    let shell = Shell::start(sample()).await;
     for text in ["1.10", "yes", "2026-11-20", "a: b", "two\nlines", "\u{9b}31m", "服务"] {
         shell.server.post("/api/v1/events", &json!({"trigger": "core.webhook", "payload": {"text": text, text: 1}, "key": text})).await;
         shell.server.run("core.notify", json!({"channel": "ops", "text": text})).await;
