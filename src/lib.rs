@@ -12,6 +12,7 @@ pub mod expect;
 pub mod script;
 pub mod template;
 pub mod rule;
+pub mod gates;
 pub mod links;
 pub mod outbound;
 pub mod livelog;

@@ -86,6 +86,7 @@ impl Reload for Reloader {
         };
         // A rule may have been sent into quarantine since.
         engine.catalog.update(|before| catalog.with_switches_of(before, now));
+        engine.policies_changed().await;
         self.supervisor.apply(&sensors);
         for warning in &reloaded.warnings {
             tracing::warn!("{warning}");

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::{ApiClient, id_part};
 use super::table::{self, short, text, time};
-use super::{Answer, Common, Failure, print_line};
+use super::{Answer, Common, Failure, Output, print_line};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Subcommand)]
@@ -26,7 +26,7 @@ pub(super) enum Command {
         id: String,
     },
     /// Show what an execution says while it runs, until it ends
-    #[command(visible_alias = "output")]
+    #[command(visible_alias = "output", after_help = "Example:\n  signalman execution tail 7QZK3M")]
     Tail {
         /// Its id; the last six characters are enough
         id: String,
@@ -80,16 +80,14 @@ fn tail(common: &Common, client: &ApiClient, id: &str) -> Result<Answer, Failure
         let mut last = None;
         for line in said["lines"].as_array().into_iter().flatten() {
             let number = line["number"].as_u64().unwrap_or_default();
-            if common.output != Output::Table {
-                print_line(&line.to_string());
-                continue;
-            }
-            // Between the beginning and the end something may not be kept any more.
-            if let Some(left_out) = last.map(|last| number - last - 1).filter(|left_out| *left_out > 0) {
-                eprintln!("… {left_out} lines are not shown …");
-            }
+            common.show_next(line, || {
+                // Between the beginning and the end something may not be kept any more.
+                if let Some(left_out) = last.map(|last| number - last - 1).filter(|left_out| *left_out > 0) {
+                    eprintln!("… {left_out} lines are not shown …");
+                }
+                print_line(&text(&line["text"]));
+            });
             last = Some(number);
-            print_line(&text(&line["text"]));
         }
         if said["ended"] == true {
             if common.output == Output::Table {

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::switching::Switches;
 use crate::document::fault::nearest;
+use crate::gates::CompiledPolicy;
 use crate::model::action::Action;
 use crate::model::message::Destination;
 use crate::model::pack::Pack;
@@ -33,6 +34,8 @@ pub struct Catalog {
     pub off: Arc<Off>,
     /// What people and the engine have switched on and off.
     pub switches: Arc<Switches>,
+    /// Policies.
+    pub policies: Arc<Vec<Arc<CompiledPolicy>>>,
     /// The number under which the rules are stored.
     pub ruleset: u64,
     /// Channels.
@@ -56,6 +59,7 @@ impl Catalog {
             actions: site.actions,
             triggers: site.triggers,
             sensors: site.sensors,
+            policies: Arc::new(site.policies),
             rules: Arc::new(rules),
             ruleset,
             channels: site.config.channels,

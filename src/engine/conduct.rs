@@ -2,7 +2,7 @@
 //! retries, cancels), changes the states, commits them together, and only then performs: starts attempts, stops work, tells.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::stream::Item;
 use super::{Engine, notices, own};
 use crate::clock::{self, Clock};
+use crate::gates::{self, CompiledPolicy, Decision, Gates, Waiter};
 use crate::livelog::LiveLog;
 use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, LogLine, Status};
@@ -30,6 +31,8 @@ use crate::tasks::{self, Stop};
 pub enum Command {
     /// Executions that are durable and not started.
     Requested(Vec<Arc<Execution>>),
+    /// Something has changed that may let something go on.
+    Look,
     /// The store works again after a failure: what is open there and unknown here was committed without anybody being told.
     Resync(Vec<Execution>),
     /// An attempt has ended.
@@ -57,6 +60,9 @@ pub enum Command {
 /// Commands that are handled in one commit at most.
 const COMMANDS_TOGETHER: usize = 256;
 
+/// Changes of states that are made in one commit, about.
+const STATES_TOGETHER: usize = 1_000;
+
 /// How long a runner may take to end after it was told to; then it is given up.
 const RUNNER_GRACE: Duration = Duration::from_secs(5);
 
@@ -82,7 +88,8 @@ struct LaneKey {
 
 #[derive(Default)]
 struct Lane {
-    waiting: VecDeque<ExecutionId>,
+    /// Those that wait for a place, in the order of their turns.
+    waiting: BTreeSet<Waiter>,
     /// Those that run, the oldest first.
     running: BTreeSet<(DateTime<Utc>, ExecutionId)>,
     /// How long its attempts take lately, in milliseconds.
@@ -132,6 +139,8 @@ struct Open {
     execution: Arc<Execution>,
     stop: Option<Stop>,
     lane: LaneKey,
+    /// Its place in the order of being asked for, or of being tried again.
+    turn: u64,
 }
 
 struct Conductor {
@@ -140,6 +149,10 @@ struct Conductor {
     open: HashMap<ExecutionId, Open>,
     lanes: BTreeMap<LaneKey, Lane>,
     due: BinaryHeap<Reverse<(DateTime<Utc>, ExecutionId)>>,
+    next_turn: u64,
+    gates: Gates,
+    /// The policies that the gates are made of.
+    policies: Arc<Vec<Arc<CompiledPolicy>>>,
     commands: mpsc::Sender<Command>,
     /// Taken in by a resync; whoever asked for them may still say so.
     resynced: HashSet<ExecutionId>,
@@ -169,12 +182,16 @@ pub async fn run(
     stop: Stop,
 ) {
     let commands = engine.commands.clone();
+    let Some(gates) = remembered(&engine, &stop).await else { return };
     let mut conductor = Conductor {
         engine,
         table,
         open: HashMap::new(),
         lanes: BTreeMap::new(),
         due: BinaryHeap::new(),
+        next_turn: 0,
+        gates,
+        policies: Arc::default(),
         commands,
         resynced: HashSet::new(),
         drain: drain.clone(),
@@ -186,16 +203,16 @@ pub async fn run(
     let mut ready = Vec::with_capacity(COMMANDS_TOGETHER);
     loop {
         let mut effects = Effects::default();
+        conductor.follow_policies();
         conductor.take(std::mem::take(&mut ready), &mut effects);
         conductor.wake_due();
-        if !drain.is_stopped() {
-            conductor.start_next(&mut effects);
-        }
+        let more = !drain.is_stopped() && conductor.start_next(&mut effects);
+        effects.batch.settings = conductor.gates.take_changes();
         if !conductor.commit_and_perform(effects).await || conductor.is_drained() {
             return;
         }
-        let next_due = conductor.due.peek().map(|Reverse((at, _))| *at);
-        if !drain.is_stopped() && next_due.is_some_and(|at| at <= conductor.engine.clock.now()) {
+        let next_due = conductor.next_due();
+        if !drain.is_stopped() && (more || next_due.is_some_and(|at| at <= conductor.engine.clock.now())) {
             continue;
         }
         tokio::select! {
@@ -204,6 +221,22 @@ pub async fn run(
             () = drain.stopped(), if !drain.is_stopped() => {}
             count = inbox.recv_many(&mut ready, COMMANDS_TOGETHER) => if count == 0 { return },
             () = until(&conductor.engine, next_due), if !drain.is_stopped() => {}
+        }
+    }
+}
+
+/// Gates that hold nobody, with what was stored of them; nothing if the process stops before that could be read.
+async fn remembered(engine: &Engine, stop: &Stop) -> Option<Gates> {
+    let mut failed = false;
+    loop {
+        match engine.store.settings(gates::STORED).await {
+            Ok(stored) => return Some(Gates::remembering(stored)),
+            Err(error) => {
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::error!("what policies remember cannot be read, trying again: {error}");
+                }
+                tokio::select! { () = stop.stopped() => return None, () = clock::sleep(&*engine.clock, COMMIT_PAUSE) => {} }
+            }
         }
     }
 }
@@ -220,6 +253,43 @@ impl Conductor {
         self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running.is_empty())
     }
 
+    fn turn(&mut self) -> u64 {
+        self.next_turn += 1;
+        self.next_turn
+    }
+
+    fn wait(&mut self, waiter: Waiter, lane: &LaneKey) {
+        self.lanes.entry(lane.clone()).or_default().waiting.insert(waiter);
+    }
+
+    /// When something changes by itself.
+    fn next_due(&self) -> Option<DateTime<Utc>> {
+        let due = self.due.peek().map(|Reverse((at, _))| *at);
+        due.into_iter().chain(self.gates.next_due().and_then(DateTime::from_timestamp_millis)).min()
+    }
+
+    /// Makes the gates anew if the policies in force are others; who waited is asked again.
+    fn follow_policies(&mut self) {
+        let policies = Arc::clone(&self.engine.catalog.get().policies);
+        if Arc::ptr_eq(&policies, &self.policies) {
+            return;
+        }
+        let running = self.open.iter().filter(|(_, open)| matches!(open.execution.state.status, Status::Running | Status::Canceling));
+        let running = running.map(|(id, open)| (*id, &open.execution.request));
+        let called = self.gates.follow(&policies, running, self.engine.clock.now().timestamp_millis());
+        self.policies = policies;
+        self.call(called);
+    }
+
+    /// Puts those back into their lanes whom a gate holds no longer.
+    fn call(&mut self, called: Vec<Waiter>) {
+        for waiter in called {
+            if let Some(open) = self.open.get(&waiter.1) {
+                self.lanes.entry(open.lane.clone()).or_default().waiting.insert(waiter);
+            }
+        }
+    }
+
     /// Takes an execution into the books: it waits for its turn or for its time.
     fn admit(&mut self, execution: Arc<Execution>) {
         let id = execution.id;
@@ -230,11 +300,15 @@ impl Conductor {
         let action = execution.request.action.clone();
         let pack = action.split('.').next().unwrap_or_default().to_string();
         let lane = LaneKey { runner: runner.map_or("", |(name, _)| *name), pack, action, idempotent: execution.request.idempotent };
+        let turn = self.turn();
         match execution.state.next_attempt_at {
-            Some(at) if execution.state.status == Status::Delayed => self.due.push(Reverse((at, id))),
-            _ => self.lanes.entry(lane.clone()).or_default().waiting.push_back(id),
+            // What a policy held is asked again.
+            Some(at) if execution.state.status == Status::Delayed && !execution.state.reason.is_policy() => {
+                self.due.push(Reverse((at, id)))
+            }
+            _ => self.wait((turn, id), &lane),
         }
-        self.open.insert(id, Open { execution, stop: None, lane });
+        self.open.insert(id, Open { execution, stop: None, lane, turn });
     }
 
     fn take(&mut self, commands: Vec<Command>, effects: &mut Effects) {
@@ -249,6 +323,7 @@ impl Conductor {
                         }
                     }
                 }
+                Command::Look => {}
                 Command::Resync(executions) => {
                     for execution in executions {
                         let waits = matches!(execution.state.status, Status::Requested | Status::Delayed);
@@ -277,6 +352,10 @@ impl Conductor {
         Arc::make_mut(&mut open.execution).change(Change::Cancel { at, by }).ok()?;
         effects.stops.extend(open.stop.clone());
         let after = Execution::clone(&open.execution);
+        if after.state.status.is_final() {
+            let called = self.gates.gone((open.turn, id), at.timestamp_millis());
+            self.call(called);
+        }
         self.record(id, effects);
         Some(after)
     }
@@ -292,6 +371,7 @@ impl Conductor {
         }
         let canceling = open.execution.state.status == Status::Canceling;
         let action = catalog.actions.get(&open.execution.request.action);
+        let called = self.gates.ended((open.turn, id), outcome.is_err() && !canceling, now.timestamp_millis());
         let change = match outcome {
             Ok(result) => Change::Succeed { at: now, result, log },
             Err(error) if canceling => {
@@ -309,6 +389,7 @@ impl Conductor {
             },
         };
         Arc::make_mut(&mut open.execution).change(change).expect("a running execution can end, be delayed or be canceled");
+        self.call(called);
         self.record(id, effects);
     }
 
@@ -330,17 +411,22 @@ impl Conductor {
         let now = self.engine.clock.now();
         while let Some(Reverse((at, id))) = self.due.peek().copied() {
             if at > now {
-                return;
+                break;
             }
             self.due.pop();
-            if let Some(open) = self.open.get(&id).filter(|open| open.execution.state.status == Status::Delayed) {
-                self.lanes.entry(open.lane.clone()).or_default().waiting.push_back(id);
+            let turn = self.turn();
+            if let Some(open) = self.open.get_mut(&id).filter(|open| open.execution.state.status == Status::Delayed) {
+                open.turn = turn;
+                let lane = open.lane.clone();
+                self.wait((turn, id), &lane);
             }
         }
+        let called = self.gates.due(now.timestamp_millis());
+        self.call(called);
     }
 
-    /// Starts what has a place, one of each lane in turn.
-    fn start_next(&mut self, effects: &mut Effects) {
+    /// Starts what has a place, one of each lane in turn; whether there may be more to start in another round.
+    fn start_next(&mut self, effects: &mut Effects) -> bool {
         let now = self.engine.clock.now();
         let mut taken: HashMap<&'static str, f64> = HashMap::new();
         let mut of_pack: HashMap<(&'static str, String), f64> = HashMap::new();
@@ -352,6 +438,9 @@ impl Conductor {
         let lanes: Vec<LaneKey> = self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
         let mut started = true;
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
+            if effects.batch.states.len() >= STATES_TOGETHER {
+                return true;
+            }
             for key in &lanes {
                 #[allow(clippy::cast_precision_loss, reason = "a small number")]
                 let (all, own) = self
@@ -366,7 +455,7 @@ impl Conductor {
                 if *taken + more > all + ROUNDING || *of_pack + more > own + ROUNDING {
                     continue;
                 }
-                let Some(id) = lane.waiting.pop_front() else { continue };
+                let Some((_, id)) = lane.waiting.pop_first() else { continue };
                 started = true;
                 if self.start(id, now, effects) {
                     *taken += more;
@@ -375,6 +464,7 @@ impl Conductor {
                 }
             }
         }
+        false
     }
 
     /// Marks one as running, or as failed if it cannot; answers whether it runs.
@@ -393,9 +483,24 @@ impl Conductor {
             let error = if known { format!("action `{name}` is not enabled") } else { catalog.no_action(name) };
             let change = Change::Fail { at: now, reason: Reason::UnknownAction, error, result: None, log: Vec::new() };
             Arc::make_mut(&mut open.execution).change(change).expect("an execution that waits can fail");
+            let called = self.gates.gone((open.turn, id), now.timestamp_millis());
+            self.call(called);
             self.record(id, effects);
             return false;
         };
+        let request = &open.execution.request;
+        let decision = self.gates.ask((open.turn, id), &request.action, &request.parameters, now.timestamp_millis());
+        if let Some(change) = held(decision, now) {
+            let call = ActionCall { execution: Arc::clone(&open.execution), action: Arc::clone(action), pack: Arc::clone(pack) };
+            let is_told = matches!(&change, Change::Hold { until, reason, .. } if *reason == open.execution.state.reason && *until == open.execution.state.next_attempt_at);
+            if !is_told {
+                Arc::make_mut(&mut open.execution)
+                    .change(masked(change, &call.masks()))
+                    .expect("an execution that waits can be held, canceled or fail");
+                self.record(id, effects);
+            }
+            return false;
+        }
         Arc::make_mut(&mut open.execution)
             .change(Change::Start { at: now, action_revision: action.revision.clone() })
             .expect("an execution that waits can start");
@@ -561,6 +666,27 @@ async fn unstopped(clock: &dyn Clock, cx: &RunContext) {
 
 fn lost(reason: Reason, message: &str) -> Failure {
     Failure { reason, message: message.into(), retry: true }
+}
+
+/// What becomes of an execution that may not start.
+fn held(decision: Decision, now: DateTime<Utc>) -> Option<Change> {
+    Some(match decision {
+        Decision::Start => return None,
+        Decision::Hold { reason, detail, until } => {
+            Change::Hold { until: until.and_then(DateTime::from_timestamp_millis), reason, detail: Some(detail) }
+        }
+        Decision::Cancel { reason, detail } => Change::Refuse { at: now, reason, error: detail },
+        Decision::Fail { reason, detail } => Change::Fail { at: now, reason, error: detail, result: None, log: Vec::new() },
+    })
+}
+
+/// The key that a gate names may hold a secret parameter.
+fn masked(mut change: Change, masks: &Masks) -> Change {
+    match &mut change {
+        Change::Hold { detail: Some(text), .. } | Change::Refuse { error: text, .. } | Change::Fail { error: text, .. } => masks.text(text),
+        _ => {}
+    }
+    change
 }
 
 /// The pause before the next attempt, if the action's `retry` and the runner both want one.

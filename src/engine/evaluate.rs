@@ -606,7 +606,9 @@ impl Work<'_> {
             if let Start::At { time, tell } = ceiling.next(rule.ceiling, at.timestamp_millis())
                 && let Some(until) = DateTime::from_timestamp_millis(time)
             {
-                execution.change(Change::Hold { until }).expect("a requested execution can be held");
+                execution
+                    .change(Change::Hold { until: Some(until), reason: Reason::HeldByCeiling, detail: None })
+                    .expect("a requested execution can be held");
                 if tell {
                     let text = words::held_by_ceiling(&rule.reference, rule.ceiling);
                     tracing::warn!(rule = &*rule.reference, "{text}");

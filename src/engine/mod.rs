@@ -350,6 +350,11 @@ impl Engine {
         }
     }
 
+    /// Has the conductor look at the policies in force, which may let something go on that they held before.
+    pub async fn policies_changed(&self) {
+        let _ = self.commands.send(Command::Look).await; // closed only when the engine stops
+    }
+
     fn opened(&self, count: usize) {
         self.load.opened(count);
         self.metrics.open_executions.add(i64::try_from(count).unwrap_or(0));

@@ -5,9 +5,10 @@
 //! | from | to | by |
 //! |---|---|---|
 //! | requested | running | an attempt starts |
-//! | requested | delayed | its rule has reached its ceiling |
-//! | requested | failed, canceled | it can never start; a person cancels it |
-//! | delayed | running | the pause before the next attempt is over |
+//! | requested | delayed | its rule has reached its ceiling; a policy holds it |
+//! | requested | failed, canceled | it can never start; a person or a policy cancels it |
+//! | delayed | running | the pause before the next attempt is over; its turn has come |
+//! | delayed | delayed | its turn has come, and a policy holds it |
 //! | delayed | canceled, failed | as for requested |
 //! | running | succeeded, failed, timed_out | the attempt ends, and no other follows |
 //! | running | delayed | the attempt ends, and another follows |
@@ -57,7 +58,7 @@ pub const MAX_RESUMES: u32 = 10;
 
 const LEGAL: &[(Status, &[Status])] = &[
     (Requested, &[Running, Delayed, Failed, Canceled]),
-    (Delayed, &[Running, Failed, Canceled]),
+    (Delayed, &[Running, Delayed, Failed, Canceled]),
     (Running, &[Succeeded, Failed, TimedOut, Delayed, Canceling, Requested, Abandoned]),
     (Canceling, &[Canceled, Succeeded, Failed, TimedOut]),
     (Succeeded, &[]),
@@ -205,7 +206,9 @@ pub enum Change {
     /// The attempt ended badly and another is due.
     Delay { until: DateTime<Utc>, error: String, log: Vec<LogLine> },
     /// It waits for its turn.
-    Hold { until: DateTime<Utc> },
+    Hold { until: Option<DateTime<Utc>>, reason: Reason, detail: Option<String> },
+    /// It is not let through, and will not be.
+    Refuse { at: DateTime<Utc>, reason: Reason, error: String },
     /// A person wants it stopped.
     Cancel { at: DateTime<Utc>, by: String },
     /// The work has stopped.
@@ -245,6 +248,9 @@ impl Execution {
         match change {
             Change::Start { at, action_revision } => {
                 next.status = Running;
+                if next.reason.is_policy() {
+                    next.error = None; // why it was held
+                }
                 next.attempt += 1;
                 next.started_at = Some(at);
                 next.action_revision = Some(action_revision);
@@ -272,10 +278,17 @@ impl Execution {
                 next.error = Some(error);
                 next.log = log;
             }
-            Change::Hold { until } => {
+            Change::Hold { until, reason, detail } => {
                 next.status = Delayed;
-                next.reason = Reason::HeldByCeiling;
-                next.next_attempt_at = Some(until);
+                next.reason = reason;
+                next.next_attempt_at = until;
+                next.error = detail;
+            }
+            Change::Refuse { at, reason, error } => {
+                next.status = Canceled;
+                next.reason = reason;
+                next.ended_at = Some(at);
+                next.error = Some(error);
             }
             Change::Cancel { at, by } => {
                 next.reason = Reason::Canceled;

@@ -15,6 +15,7 @@ pub mod name;
 pub mod pack;
 pub mod path;
 pub mod place;
+pub mod policy;
 pub mod principal;
 pub mod reason;
 pub mod rule;

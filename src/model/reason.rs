@@ -53,9 +53,9 @@ reasons! {
     CriterionFailed, "criterion_failed", "A criterion could not be applied to the value it found.", "Compare the value's type with the operator; types are never converted.";
     GuardNotHeld, "guard_not_held", "All criteria held, but `when` was false.", "Look at the expression and at the payload.";
     GuardFailed, "guard_failed", "The expression in `when` failed.", "Use `?.` where a field may be missing.";
-    KeyFailed, "key_failed", "The key of the rule's window or throttle could not be made, so the event does not count.", "Look at `by` and at the payload; a key is text of at most 256 bytes.";
+    KeyFailed, "key_failed", "The key of a window, throttle or policy could not be made: the event does not count, the execution fails.", "Look at `by` and at the payload or the parameters; a key is text of at most 256 bytes.";
     Late, "late", "The event lies too far behind the newest of its key and does not count.", "See why the sender is late, or raise the rule's `late`.";
-    TooManyKeys, "too_many_keys", "The rule's window or throttle remembers as many keys as it can, and this is another one.", "Take something with fewer values as the key in `by`, or a shorter window.";
+    TooManyKeys, "too_many_keys", "A window, throttle or policy remembers as many keys as it can, and this is another one.", "Take something with fewer values as the key in `by`, or a shorter window.";
     WindowOpen, "window_open", "The event counts, but the window is not full.", "Nothing to do; `signalman rule windows` shows what is missing.";
     WindowArmed, "window_armed", "The rule waits for silence, and this event began the wait anew.", "Nothing to do; `signalman rule windows` shows until when.";
     Silent, "silent", "Nothing came for as long as the rule waits, so its action was requested.", "Nothing to do.";
@@ -68,6 +68,9 @@ reasons! {
     UnknownAction, "unknown_action", "The action does not exist on this site.", "Check the name, or install the pack; `signalman lint` finds these.";
     ParametersFailed, "parameters_failed", "The parameters could not be rendered or do not fit the action.", "The detail names the parameter and the place.";
     HeldByCeiling, "held_by_ceiling", "The rule asked for more executions in a minute than its ceiling allows; this one waits for its turn.", "See what makes the rule match so often; raise its `ceiling` if that is right.";
+    ConcurrencyReached, "concurrency_reached", "As many executions of the action run as a policy allows at once.", "Nothing to do if it waits; the error names the policy, and `signalman execution list --status running` what runs.";
+    RateReached, "rate_reached", "As many executions of the action have started as a policy allows within its span.", "Nothing to do if it waits; the error names the policy.";
+    CircuitOpen, "circuit_open", "So many executions of the action have failed that a policy lets none start for a while.", "See why they fail; after the policy's `open_for` one is tried.";
     Retried, "retried", "The attempt failed, and another follows as the action's `retry` says.", "Nothing to do unless it fails in the end.";
     Resumed, "resumed", "The process ended while this ran; the action is idempotent, so it is tried again.", "Nothing to do.";
     Abandoned, "abandoned", "The process ended while this ran; the action is not idempotent, so it is not run again.", "See whether it took effect, then run it again by hand if not.";
@@ -92,6 +95,12 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether a policy holds or cancels an execution for it.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        matches!(self, Self::ConcurrencyReached | Self::RateReached | Self::CircuitOpen)
+    }
+
     /// Whether it is that of a rule whose criteria and guard held, whatever its window or throttle said.
     #[must_use]
     pub fn passed_guard(self) -> bool {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use super::{Site, action, rule, sensor, trigger};
+use super::{Site, action, policy, rule, sensor, trigger};
 use crate::config::Reader;
 use crate::document::fault::SourceFile;
 use crate::document::fields::Faults;
 use crate::document::node::{self, Node};
+use crate::gates::CompiledPolicy;
 use crate::model::action::Action;
 use crate::model::name::Names;
 use crate::model::pack::Pack;
@@ -26,7 +27,7 @@ pub(super) const KINDS: &[&Kind] = &[
     &sensor::KIND,
     &rule::KIND,
     &later("aliases", "an alias"),
-    &later("policies", "a policy"),
+    &policy::KIND,
     &Kind { extensions: &["hbs"], ..later("templates", "a template") },
     &later("tests", "a test"),
     &Kind { at_site: true, ..later("workflows", "a workflow") },
@@ -108,6 +109,7 @@ pub(super) struct Contents {
     pub triggers: Vec<Trigger>,
     pub sensors: Vec<SensorDefinition>,
     pub rules: Vec<Arc<CompiledRule>>,
+    pub policies: Vec<Arc<CompiledPolicy>>,
 }
 
 impl Contents {
@@ -117,6 +119,7 @@ impl Contents {
         site.triggers.extend(self.triggers.into_iter().map(|trigger| (trigger.reference.clone(), trigger)));
         site.sensors.extend(self.sensors);
         site.rules.extend(self.rules);
+        site.policies.extend(self.policies);
     }
 }
 

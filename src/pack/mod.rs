@@ -7,6 +7,7 @@ mod capabilities;
 mod files;
 mod kinds;
 mod manifest;
+mod policy;
 pub mod rule;
 mod sensor;
 mod site;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 use crate::config::{self, Environment, SiteConfig};
 use crate::document::fields::Faults;
+use crate::gates::CompiledPolicy;
 use crate::model::action::Action;
 use crate::model::pack::Pack;
 use crate::model::secret::Masks;
@@ -45,6 +47,8 @@ pub struct Site {
     pub sensors: Vec<SensorDefinition>,
     /// Rules.
     pub rules: Vec<Arc<CompiledRule>>,
+    /// Policies.
+    pub policies: Vec<Arc<CompiledPolicy>>,
 }
 
 impl Site {

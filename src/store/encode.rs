@@ -83,7 +83,8 @@ pub(super) fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
         let key = record::key(Kind::Ruleset, &ruleset.number.to_be_bytes());
         expectations.push(Expectation::absent(key, format!("rule set {}", ruleset.number)));
     }
-    for (name, value) in &batch.settings {
+    let (gone, settings): (Vec<_>, Vec<_>) = batch.settings.iter().partition(|(_, value)| value.is_null());
+    for (name, value) in settings {
         put(Kind::Setting, name.as_bytes(), 0, json(value));
     }
     for message in &batch.messages {
@@ -108,6 +109,7 @@ pub(super) fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
         let condition = Condition::Begins(record::key(Kind::Open, &id.to_bytes()), begins);
         expectations.push(Expectation { condition, what: format!("execution {id}") });
     }
+    operations.extend(gone.iter().map(|(name, _)| Operation::Delete(record::key(Kind::Setting, name.as_bytes()))));
     for sighting in &batch.sightings {
         let memory = if sighting.memory > DAY { LONG_MEMORY } else { SHORT_MEMORY };
         let key = sighting_key(memory, day_of(sighting.seen_at), &sighting.key);

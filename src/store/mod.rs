@@ -73,7 +73,7 @@ pub struct Batch {
     pub definitions: Vec<(Revision, Value)>,
     /// A new set of rules.
     pub ruleset: Option<Ruleset>,
-    /// Settings of the engine itself.
+    /// Settings of the engine itself; null removes one.
     pub settings: Vec<(String, Value)>,
     /// What windows and throttles remember from now on.
     pub windows: Vec<WindowChange>,

@@ -22,6 +22,7 @@ mod image;
 mod index;
 mod journey;
 mod model;
+mod policies;
 mod power;
 mod programs;
 mod python;

@@ -153,7 +153,7 @@ fn a_script_that_may_not_be_run_is_told_when_it_is_read() {
 async fn a_gigabyte_is_not_kept() {
     let site = site("sh", &[("cmd", "timeout: 5m\n", "")]);
     let server = Server::start(&site).await;
-    let script = "echo first; head -c 1000000000 /dev/zero | tr '\\0' 'x' | fold -w 999; echo last";
+    let script = "echo first; head -c 999999000 /dev/zero | tr '\\0' 'x' | fold -w 999; echo last";
     let ended = server.run("t.cmd", json!({"cmd": script, "shell": true})).await;
     assert_eq!(ended["status"], "succeeded", "{}", ended["error"]);
     let stdout = text(&ended["result"], "stdout");
@@ -242,12 +242,12 @@ async fn a_pack_may_go_while_its_action_runs() {
     let all = output("").await;
     let texts: Vec<&str> = all["lines"].as_array().unwrap().iter().map(|line| text(line, "text")).collect();
     assert_eq!(texts, ["up", "still here"], "after the end the output is there as well");
-    assert_eq!(output("attempt=1&after=2").await["ended"], true);
+    assert_eq!(output("attempt=1&after=2&wait=30").await["ended"], true);
 }
 
 #[tokio::test]
 async fn tail_shows_every_line_and_answers_how_it_ended() {
-    let talk = "#!/bin/sh\ni=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done\necho the password is sesame1 >&2\nexit $1\n";
+    let talk = "#!/bin/sh\ni=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done\necho the password is sesame1 >&2\nexit $2\n";
     let metadata = "parameters:\n  code: {type: string, position: 0}\n  word: {type: string, secret: true, default: sesame1}\n";
     let shell = Shell::start(site("actions/talk.sh", &[("talk", metadata, talk)])).await;
     for (code, exit, status) in [("0", 0, "succeeded"), ("4", 1, "failed")] {

@@ -81,6 +81,7 @@ enum Step {
     SwitchOff(String),
     Advance(String),
     Called,
+    Ended,
     Cancel,
     Kill,
     StoreFails,
@@ -245,6 +246,13 @@ impl Stage {
             Step::Called => {
                 let called = Arc::clone(&self.others.called);
                 eventually("the silent address to be called", || async { (called.load(Ordering::SeqCst) > 0).then_some(()) }).await;
+            }
+            Step::Ended => {
+                let id = self.execution.expect("something was run");
+                eventually("what was run to end", || async {
+                    self.store.execution(id).await.unwrap()?.state.status.is_final().then_some(())
+                })
+                .await;
             }
             Step::Cancel => {
                 let id = self.execution.expect("something was run");

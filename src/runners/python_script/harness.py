@@ -168,16 +168,21 @@ def stamp(path):
         return None
 
 
-def is_stale(folder):
-    """Whether a module of the pack that was imported has changed since."""
+def watch(folder):
+    """Notes how the modules of the pack that were imported look now."""
     global seen_modules
-    if len(sys.modules) != seen_modules:
-        seen_modules = len(sys.modules)
-        for module in list(sys.modules.values()):
-            path = getattr(module, "__file__", None)
-            own = not getattr(module, "__name__", "").startswith("signalman_action_")
-            if isinstance(path, str) and path.startswith(folder) and path not in watched and own:
-                watched[path] = stamp(path)
+    if len(sys.modules) == seen_modules:
+        return
+    seen_modules = len(sys.modules)
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        is_action = getattr(module, "__name__", "").startswith("signalman_action_")
+        if isinstance(path, str) and path.startswith(folder) and not is_action:
+            watched.setdefault(path, stamp(path))
+
+
+def is_stale():
+    """Whether one of them has changed since."""
     return any(stamp(path) != known for path, known in watched.items())
 
 
@@ -243,7 +248,7 @@ def main():
     environment, arguments, path = dict(os.environ), list(sys.argv), None
     while True:
         request = inbox.get()
-        if is_stale(request["folder"] + os.sep):
+        if is_stale():
             tell({"stale": True})
             return
         tell({"began": True})
@@ -255,6 +260,7 @@ def main():
         ours = (streams(), streams())
         sys.stdin, (sys.stdout, sys.stderr), sys.argv = io.StringIO(), ours, arguments
         answer = written(attempt(request), request["limit"])
+        watch(request["folder"] + os.sep)
         for stream in ours + (sys.stdout, sys.stderr):
             try:
                 stream.flush()

@@ -174,7 +174,7 @@ impl Worker {
         line.push(b'\n');
         let (mut sent, mut has_begun) = (0, false);
         let mut chunk = Vec::with_capacity(16 << 10);
-        let mut output = Output::new(&request.mark);
+        let mut output = Printed::new(&request.mark);
         let done = loop {
             chunk.clear();
             tokio::select! {
@@ -277,14 +277,14 @@ async fn next(answers: &mut BufReader<ChildStdout>, partial: &mut Vec<u8>) -> Op
 }
 
 /// The output of one attempt, up to its mark.
-struct Output {
+struct Printed {
     mark: Vec<u8>,
     /// The last bytes, which may be the beginning of the mark.
     held: Vec<u8>,
     is_over: bool,
 }
 
-impl Output {
+impl Printed {
     fn new(mark: &str) -> Self {
         Self { mark: format!("\0{mark}\n").into_bytes(), held: Vec::new(), is_over: false }
     }
