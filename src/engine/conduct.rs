@@ -386,7 +386,7 @@ impl Conductor {
             *of_pack.entry((key.runner, key.pack.clone())).or_default() += places;
         }
         let held = self.engine.hold.get().is_some();
-        let may_start = |key: &LaneKey, lane: &Lane| !lane.waiting.is_empty() && !(held && key.automatic);
+        let may_start = |key: &LaneKey, lane: &Lane| !(lane.waiting.is_empty() || held && key.automatic);
         let lanes: Vec<LaneKey> = self.lanes.iter().filter(|(key, lane)| may_start(key, lane)).map(|(key, _)| key.clone()).collect();
         let mut started = true;
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {

@@ -7,8 +7,8 @@ use signalman::engine::holding;
 use signalman::model::execution::{Execution, Status};
 use signalman::model::principal::Principal;
 use signalman::model::reason::Reason;
-use signalman::store::memory::MemorySpace;
 use signalman::store::Page;
+use signalman::store::memory::MemorySpace;
 
 use crate::harness::{Shell, TestSite, World, eventually, memory};
 
