@@ -2,7 +2,7 @@
 //! retries, cancels), changes the states, commits them together, and only then performs: starts attempts, stops work, tells.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::lanes::{Lane, LaneKey, ROUNDING, places_of_one_pack};
 use super::stream::Item;
 use super::{Engine, notices, own};
 use crate::clock::{self, Clock};
@@ -21,6 +22,7 @@ use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, LogLine, Status};
 use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
+use crate::model::principal::Principal;
 use crate::model::reason::Reason;
 use crate::model::secret::Masks;
 use crate::runners::{ActionCall, ActionRunner, RunContext};
@@ -55,6 +57,8 @@ pub enum Command {
         /// The way back.
         reply: oneshot::Sender<Option<Execution>>,
     },
+    /// A person holds automatic executions, or lets go; answers once that is so.
+    HoldChanged(oneshot::Sender<()>),
 }
 
 /// Commands that are handled in one commit at most.
@@ -73,65 +77,6 @@ const COMMIT_PAUSE: Duration = Duration::from_millis(500);
 pub struct RunnerTable {
     /// Runner and number of attempts at once, by kind.
     pub runners: BTreeMap<&'static str, (Arc<dyn ActionRunner>, usize)>,
-}
-
-/// What is carried out by one runner for one action; in order.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct LaneKey {
-    runner: &'static str,
-    pack: String,
-    action: String,
-    /// Whether a crash does no harm to what was started and not begun: it is simply tried again. As it was when it was asked for, so
-    /// that a change of the action does not change what waits.
-    idempotent: bool,
-}
-
-#[derive(Default)]
-struct Lane {
-    /// Those that wait for a place, in the order of their turns.
-    waiting: BTreeSet<Waiter>,
-    /// Those that run, the oldest first.
-    running: BTreeSet<(DateTime<Utc>, ExecutionId)>,
-    /// How long its attempts take lately, in milliseconds.
-    pace_ms: Option<f64>,
-}
-
-/// Idempotent attempts of this length or less are started ahead, so that the next ones are there when a thread becomes free: a start
-/// must be durable first, and a commit takes longer than a short script.
-const AHEAD_MS: f64 = 20.0;
-
-/// How many times the places of a runner may be started ahead at most.
-const AHEAD_AT_MOST: f64 = 8.0;
-
-impl Lane {
-    /// How many attempts one place of the runner is worth.
-    fn ahead(&self, key: &LaneKey, now: DateTime<Utc>) -> f64 {
-        let Some(pace) = self.pace_ms.filter(|_| key.idempotent) else { return 1.0 };
-        // One that hangs says more than those before it.
-        let oldest = self.running.first().map_or(0.0, |(since, _)| milliseconds(now - *since));
-        (AHEAD_MS / pace.max(oldest).max(0.001)).clamp(1.0, AHEAD_AT_MOST)
-    }
-
-    /// The places that are taken, if so many attempts run.
-    fn places(&self, key: &LaneKey, running: usize, now: DateTime<Utc>) -> f64 {
-        #[allow(clippy::cast_precision_loss, reason = "a small number")]
-        let running = running as f64;
-        running / self.ahead(key, now)
-    }
-
-    fn ended(&mut self, started_at: Option<DateTime<Utc>>, id: ExecutionId, now: DateTime<Utc>) {
-        let Some(started_at) = started_at else { return };
-        if self.running.remove(&(started_at, id)) {
-            let took = milliseconds(now - started_at);
-            self.pace_ms = Some(self.pace_ms.map_or(took, |pace| pace * 0.9 + took * 0.1));
-        }
-    }
-}
-
-fn milliseconds(span: chrono::Duration) -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "microseconds of an attempt fit a double")]
-    let microseconds = span.num_microseconds().unwrap_or(i64::MAX) as f64;
-    microseconds / 1_000.0
 }
 
 /// An execution that has not ended.
@@ -156,6 +101,8 @@ struct Conductor {
     commands: mpsc::Sender<Command>,
     /// Taken in by a resync; whoever asked for them may still say so.
     resynced: HashSet<ExecutionId>,
+    /// Waiting, and to be marked as held.
+    to_mark: VecDeque<ExecutionId>,
     drain: Stop,
     stop: Stop,
 }
@@ -168,6 +115,7 @@ struct Effects {
     starts: Vec<(ActionCall, RunContext, &'static str)>,
     stops: Vec<Stop>,
     replies: Vec<(oneshot::Sender<Option<Execution>>, Option<Execution>)>,
+    told: Vec<oneshot::Sender<()>>,
     closed: usize,
 }
 
@@ -194,6 +142,7 @@ pub async fn run(
         policies: Arc::default(),
         commands,
         resynced: HashSet::new(),
+        to_mark: VecDeque::new(),
         drain: drain.clone(),
         stop: stop.clone(),
     };
@@ -207,11 +156,15 @@ pub async fn run(
         conductor.take(std::mem::take(&mut ready), &mut effects);
         conductor.wake_due();
         let more = !drain.is_stopped() && conductor.start_next(&mut effects);
+        conductor.mark_held(&mut effects);
         effects.batch.settings = conductor.gates.take_changes();
         if !conductor.commit_and_perform(effects).await || conductor.is_drained() {
             return;
         }
         let next_due = conductor.next_due();
+        if !conductor.to_mark.is_empty() {
+            continue;
+        }
         if !drain.is_stopped() && (more || next_due.is_some_and(|at| at <= conductor.engine.clock.now())) {
             continue;
         }
@@ -258,7 +211,11 @@ impl Conductor {
         self.next_turn
     }
 
+    /// Puts one among those that wait for their turn.
     fn wait(&mut self, waiter: Waiter, lane: &LaneKey) {
+        if lane.automatic && self.engine.hold.get().is_some() {
+            self.to_mark.push_back(waiter.1);
+        }
         self.lanes.entry(lane.clone()).or_default().waiting.insert(waiter);
     }
 
@@ -282,10 +239,14 @@ impl Conductor {
     }
 
     /// Puts those back into their lanes whom a gate holds no longer.
-    fn call(&mut self, called: Vec<Waiter>) {
-        for waiter in called {
-            if let Some(open) = self.open.get(&waiter.1) {
-                self.lanes.entry(open.lane.clone()).or_default().waiting.insert(waiter);
+    fn call(&mut self, mut called: Vec<Waiter>) {
+        let held = self.engine.hold.get().is_some();
+        while let Some(waiter) = called.pop() {
+            let Some(open) = self.open.get(&waiter.1) else { continue };
+            self.lanes.entry(open.lane.clone()).or_default().waiting.insert(waiter);
+            if held && open.lane.automatic {
+                // It cannot start now, so no place is kept for it.
+                called.extend(self.gates.gone(waiter, self.engine.clock.now().timestamp_millis()));
             }
         }
     }
@@ -299,16 +260,33 @@ impl Conductor {
             catalog.actions.get(&execution.request.action).and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
         let action = execution.request.action.clone();
         let pack = action.split('.').next().unwrap_or_default().to_string();
-        let lane = LaneKey { runner: runner.map_or("", |(name, _)| *name), pack, action, idempotent: execution.request.idempotent };
+        let automatic = matches!(execution.request.requested_by, Principal::Rule(_));
+        let runner = runner.map_or("", |(name, _)| *name);
+        let lane = LaneKey { runner, pack, action, idempotent: execution.request.idempotent, automatic };
         let turn = self.turn();
         match execution.state.next_attempt_at {
             // What a policy held is asked again.
             Some(at) if execution.state.status == Status::Delayed && !execution.state.reason.is_policy() => {
-                self.due.push(Reverse((at, id)))
+                self.due.push(Reverse((at, id)));
             }
             _ => self.wait((turn, id), &lane),
         }
         self.open.insert(id, Open { execution, stop: None, lane, turn });
+    }
+
+    /// Says of those that a hold keeps from starting that it does.
+    fn mark_held(&mut self, effects: &mut Effects) {
+        if self.engine.hold.get().is_none() {
+            self.to_mark.clear();
+        }
+        for id in self.to_mark.drain(..self.to_mark.len().min(COMMANDS_TOGETHER)).collect::<Vec<_>>() {
+            let Some(open) = self.open.get_mut(&id) else { continue };
+            let state = &open.execution.state;
+            let waits = matches!(state.status, Status::Requested | Status::Delayed) && state.reason != Reason::Held;
+            if waits && Arc::make_mut(&mut open.execution).change(Change::Held).is_ok() {
+                self.record(id, effects);
+            }
+        }
     }
 
     fn take(&mut self, commands: Vec<Command>, effects: &mut Effects) {
@@ -338,6 +316,11 @@ impl Conductor {
                 Command::Cancel { id, by, reply } => {
                     let answer = self.cancel(id, by, effects);
                     effects.replies.push((reply, answer));
+                }
+                Command::HoldChanged(reply) => {
+                    let automatic = self.lanes.iter().filter(|(key, _)| key.automatic);
+                    self.to_mark = automatic.flat_map(|(_, lane)| lane.waiting.iter().map(|(_, id)| *id)).collect();
+                    effects.told.push(reply);
                 }
             }
         }
@@ -435,7 +418,9 @@ impl Conductor {
             *taken.entry(key.runner).or_default() += places;
             *of_pack.entry((key.runner, key.pack.clone())).or_default() += places;
         }
-        let lanes: Vec<LaneKey> = self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
+        let held = self.engine.hold.get().is_some();
+        let may_start = |key: &LaneKey, lane: &Lane| !(lane.waiting.is_empty() || held && key.automatic);
+        let lanes: Vec<LaneKey> = self.lanes.iter().filter(|(key, lane)| may_start(key, lane)).map(|(key, _)| key.clone()).collect();
         let mut started = true;
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
             if effects.batch.states.len() >= STATES_TOGETHER {
@@ -518,7 +503,7 @@ impl Conductor {
 
     /// Commits, trying again until it is durable; then performs. Answers whether to go on.
     async fn commit_and_perform(&mut self, effects: Effects) -> bool {
-        let Effects { batch, mut changed, starts, stops, replies, closed } = effects;
+        let Effects { batch, mut changed, starts, stops, replies, told, closed } = effects;
         let messages = batch.messages.clone();
         let has_events = !batch.pending.is_empty();
         if !batch.is_empty() {
@@ -547,6 +532,9 @@ impl Conductor {
         }
         for (reply, answer) in replies {
             let _ = reply.send(answer); // whoever asked has gone
+        }
+        for told in told {
+            let _ = told.send(()); // as before
         }
         self.engine.outbox.wake(messages);
         if has_events {
@@ -620,14 +608,6 @@ impl Conductor {
             let _ = commands.send(Command::Ended { id, outcome, left, log }).await; // the conductor has gone: the next start decides
         });
     }
-}
-
-/// Shares of places are added up as floating-point numbers.
-const ROUNDING: f64 = 1e-6;
-
-/// A quarter of a runner's places, at least one, is kept for other packs.
-fn places_of_one_pack(places: usize) -> usize {
-    if places > 1 { places - (places / 4).max(1) } else { places }
 }
 
 /// The longest error that is kept, in bytes.

@@ -9,10 +9,12 @@ pub mod catalog;
 pub mod conduct;
 pub mod deliver;
 pub mod evaluate;
+pub mod holding;
 pub mod host;
 pub mod housekeeping;
 pub mod ingest;
 pub mod keys;
+mod lanes;
 pub mod notices;
 pub mod output;
 pub mod own;
@@ -35,6 +37,7 @@ use crate::engine::board::Board;
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
+use crate::engine::holding::HoldCell;
 use crate::engine::output::Outputs;
 use crate::engine::ruling::Ruling;
 use crate::engine::stream::Stream;
@@ -74,6 +77,8 @@ pub struct Engine {
     pub own_events: Notify,
     /// How every sensor does.
     pub sensors: Board,
+    /// Whether automatic executions are held.
+    pub hold: HoldCell,
     commands: mpsc::Sender<Command>,
 }
 
@@ -236,6 +241,7 @@ impl Engine {
             load: Load::new(open_limit),
             ruling: Ruling::default(),
             own_events: Notify::new(),
+            hold: HoldCell::default(),
             commands,
         };
         (Arc::new(engine), inbox)

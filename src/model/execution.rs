@@ -5,10 +5,10 @@
 //! | from | to | by |
 //! |---|---|---|
 //! | requested | running | an attempt starts |
-//! | requested | delayed | its rule has reached its ceiling; a policy holds it |
+//! | requested | delayed | its rule has reached its ceiling; a policy holds it; a person holds automatic executions |
 //! | requested | failed, canceled | it can never start; a person or a policy cancels it |
 //! | delayed | running | the pause before the next attempt is over; its turn has come |
-//! | delayed | delayed | its turn has come, and a policy holds it |
+//! | delayed | delayed | its turn has come, and a policy, or a person, holds it |
 //! | delayed | canceled, failed | as for requested |
 //! | running | succeeded, failed, timed_out | the attempt ends, and no other follows |
 //! | running | delayed | the attempt ends, and another follows |
@@ -209,6 +209,8 @@ pub enum Change {
     Hold { until: Option<DateTime<Utc>>, reason: Reason, detail: Option<String> },
     /// It is not let through, and will not be.
     Refuse { at: DateTime<Utc>, reason: Reason, error: String },
+    /// It waits until a person lets go of automatic executions.
+    Held,
     /// A person wants it stopped.
     Cancel { at: DateTime<Utc>, by: String },
     /// The work has stopped.
@@ -289,6 +291,10 @@ impl Execution {
                 next.reason = reason;
                 next.ended_at = Some(at);
                 next.error = Some(error);
+            }
+            Change::Held => {
+                next.status = Delayed;
+                next.reason = Reason::Held;
             }
             Change::Cancel { at, by } => {
                 next.reason = Reason::Canceled;

@@ -71,6 +71,7 @@ reasons! {
     ConcurrencyReached, "concurrency_reached", "As many executions of the action run as a policy allows at once.", "Nothing to do if it waits; the error names the policy, and `signalman execution list --status running` what runs.";
     RateReached, "rate_reached", "As many executions of the action have started as a policy allows within its span.", "Nothing to do if it waits; the error names the policy.";
     CircuitOpen, "circuit_open", "So many executions of the action have failed that a policy lets none start for a while.", "See why they fail; after the policy's `open_for` one is tried.";
+    Held, "held", "A person holds all automatic executions; this one keeps its place and starts on release.", "`signalman hold --show` says who holds and why; `signalman release` lets go.";
     Retried, "retried", "The attempt failed, and another follows as the action's `retry` says.", "Nothing to do unless it fails in the end.";
     Resumed, "resumed", "The process ended while this ran; the action is idempotent, so it is tried again.", "Nothing to do.";
     Abandoned, "abandoned", "The process ended while this ran; the action is not idempotent, so it is not run again.", "See whether it took effect, then run it again by hand if not.";
