@@ -37,8 +37,9 @@ impl ActionRunner for Held {
     async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Value, Failure> {
         let _ = cx.begin(call.execution.request.requested_at);
         let number = call.execution.request.parameters["n"].as_u64().unwrap();
+        let mut ended = self.0.subscribe();
         tokio::select! {
-            _ = self.0.subscribe().wait_for(|ended| ended.contains(&number)).await => {}
+            _ = ended.wait_for(|ended| ended.contains(&number)) => {}
             () = cx.stop.stopped() => return Err(Failure { reason: Reason::Canceled, message: "stopped".into(), retry: false }),
         }
         if call.execution.request.parameters["fails"] == true { Err(Failure::misuse("it failed")) } else { Ok(json!(number)) }

@@ -7,6 +7,7 @@ pub mod banks;
 mod disk;
 mod load;
 mod process;
+mod programs;
 mod rules;
 mod scenarios;
 mod windows;
@@ -55,6 +56,10 @@ pub(super) enum Scenario {
     Executions,
     /// The same with an action that is not idempotent: no attempt is started ahead of the threads
     Once,
+    /// The same with a trivial script in Python
+    Python,
+    /// The same with a program that does nothing, as a share of how many the machine starts at most
+    Shell,
     /// From sending an event to the first line of its script, at a fixed rate
     Latency,
     /// Durable commits straight to the store, from one task and from 64
@@ -79,6 +84,8 @@ impl Scenario {
             Self::Arrays => "arrays",
             Self::Executions => "executions",
             Self::Once => "once",
+            Self::Python => "python",
+            Self::Shell => "shell",
             Self::Latency => "latency",
             Self::Commits => "commits",
             Self::Keep => "keep",
@@ -107,6 +114,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Arrays => scenarios::arrays(common, arguments).await,
                     Scenario::Executions => scenarios::executions(common, arguments, "run").await,
                     Scenario::Once => scenarios::executions(common, arguments, "once").await,
+                    Scenario::Python => scenarios::executions(common, arguments, "python").await,
+                    Scenario::Shell => programs::shell(common, arguments).await,
                     Scenario::Latency => scenarios::latency(common, arguments).await,
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// What the site adds to the packs and rules of the sample site.
 const FILES: &[(&str, &str)] = &[
-    ("packs/bench/pack.yaml", "ref: bench\nname: Bench\n"),
+    ("packs/bench/pack.yaml", "ref: bench\nname: Bench\ncapabilities: {process: [python3, \"true\"]}\n"),
     ("packs/bench/triggers/event.yaml", "name: event\n"),
     ("packs/bench/sensors/bench.yaml", "name: bench\nkind: webhook\ndecoder: generic\ntrigger: bench.event\nauth: none\n"),
     (
@@ -20,6 +20,25 @@ const FILES: &[(&str, &str)] = &[
     (
         "packs/bench/actions/once.yaml",
         "name: once\nrunner_type: rhai\nentry_point: work.rhai\nparameters:\n  n: {type: integer, required: true}\n",
+    ),
+    (
+        "packs/bench/actions/python.yaml",
+        "name: python\nrunner_type: python-script\nidempotent: true\nparameters:\n  n: {type: integer, required: true}\n",
+    ),
+    ("packs/bench/actions/python.py", "def run(params):\n    return params[\"n\"]\n"),
+    (
+        "packs/bench/actions/shell.yaml",
+        "name: shell\nrunner_type: local-shell-cmd\nidempotent: true\nparameters:\n  cmd: {default: \"true\", immutable: true}\n  n: {type: integer, required: true}\n",
+    ),
+    (
+        "rules/bench_programs.yaml",
+        "name: bench_programs\ntrigger: {type: bench.event}\nceiling: 1000000\ncriteria:\n  trigger.kind: {type: equals, pattern: python}\n\
+         action: {ref: bench.python, parameters: {n: \"<% trigger.n %>\"}}\n",
+    ),
+    (
+        "rules/bench_shell.yaml",
+        "name: bench_shell\ntrigger: {type: bench.event}\nceiling: 1000000\ncriteria:\n  trigger.kind: {type: equals, pattern: shell}\n\
+         action: {ref: bench.shell, parameters: {n: \"<% trigger.n %>\"}}\n",
     ),
     (
         "rules/bench_once.yaml",
