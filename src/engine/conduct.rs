@@ -117,6 +117,8 @@ struct Effects {
     replies: Vec<(oneshot::Sender<Option<Execution>>, Option<Execution>)>,
     told: Vec<oneshot::Sender<()>>,
     closed: usize,
+    /// Whether there may be more to start at once.
+    more: bool,
 }
 
 /// Runs until the stop signal; what runs then is stopped, and settled at the next start. After the drain signal nothing is started
@@ -449,7 +451,7 @@ impl Conductor {
                 }
             }
         }
-        false
+        effects.more
     }
 
     /// Marks one as running, or as failed if it cannot; answers whether it runs.
@@ -474,7 +476,8 @@ impl Conductor {
             return false;
         };
         let request = &open.execution.request;
-        let decision = self.gates.ask((open.turn, id), &request.action, &request.parameters, now.timestamp_millis());
+        let (asked, mut called) = ((request.action.as_str(), &request.parameters), Vec::new());
+        let decision = self.gates.ask((open.turn, id), asked, now.timestamp_millis(), &mut called);
         if let Some(change) = held(decision, now) {
             let call = ActionCall { execution: Arc::clone(&open.execution), action: Arc::clone(action), pack: Arc::clone(pack) };
             let is_told = matches!(&change, Change::Hold { until, reason, .. } if *reason == open.execution.state.reason && *until == open.execution.state.next_attempt_at);
@@ -484,6 +487,8 @@ impl Conductor {
                     .expect("an execution that waits can be held, canceled or fail");
                 self.record(id, effects);
             }
+            effects.more |= !called.is_empty();
+            self.call(called);
             return false;
         }
         Arc::make_mut(&mut open.execution)
@@ -503,7 +508,7 @@ impl Conductor {
 
     /// Commits, trying again until it is durable; then performs. Answers whether to go on.
     async fn commit_and_perform(&mut self, effects: Effects) -> bool {
-        let Effects { batch, mut changed, starts, stops, replies, told, closed } = effects;
+        let Effects { batch, mut changed, starts, stops, replies, told, closed, more: _ } = effects;
         let messages = batch.messages.clone();
         let has_events = !batch.pending.is_empty();
         if !batch.is_empty() {

@@ -107,7 +107,7 @@ impl CompiledPolicy {
     /// # Errors
     /// When `by` is no template over `parameters`.
     pub fn new(policy: Policy) -> Result<Self, String> {
-        let by = policy.by.as_ref().map(|by| ValueTemplate::compile(&Value::from(by.as_str()), &["parameters"])).transpose()?;
+        let by = policy.by.as_ref().map(|by| ValueTemplate::compile_pattern(&Value::from(by.as_str()), &["parameters"])).transpose()?;
         let stored_as = format!("{STORED}{}/{}/", policy.reference, policy.definition().0);
         Ok(Self { policy, by, stored_as })
     }
@@ -245,8 +245,15 @@ impl Gates {
         })
     }
 
-    /// Decides about an execution whose turn it is. One that is held is called later.
-    pub fn ask(&mut self, waiter: Waiter, action: &str, parameters: &Map<String, Value>, now: i64) -> Decision {
+    /// Decides about an execution whose turn it is. One that is held is called later; others
+    /// may be `called` now, because it gives back a place.
+    pub fn ask(
+        &mut self,
+        waiter: Waiter,
+        (action, parameters): (&str, &Map<String, Value>),
+        now: i64,
+        called: &mut Vec<Waiter>,
+    ) -> Decision {
         if !self.of_action.contains_key(action) {
             return Decision::Start;
         }
@@ -282,8 +289,10 @@ impl Gates {
             let key = if id.1.is_empty() { String::new() } else { format!(" for `{}`", id.1) };
             let detail = format!("policy `{}`{key}: {detail}", policy.reference);
             let is_wait = policy.action == OnReached::Delay;
-            // It gives back what is kept for it, at this door and at those that it has passed.
-            self.forget(waiter);
+            // It gives back the place that was kept for it, at whichever of the doors that was.
+            let left = self.forget(waiter);
+            let next: Vec<Waiter> = left.iter().filter(|door| *door != id).flat_map(|door| self.call(door, now)).collect();
+            called.extend(next);
             if is_wait {
                 self.door(id).waiting.insert(waiter);
                 self.at.insert(waiter.1, vec![id.clone()]);
@@ -319,7 +328,8 @@ impl Gates {
     pub fn ended(&mut self, (_, id): Waiter, failed: bool, now: i64) -> Vec<Waiter> {
         let mut called = Vec::new();
         for door in self.at.remove(&id).unwrap_or_default() {
-            if self.doors.get_mut(&door).is_some_and(|door| door.gate.ended(id, failed, now)) {
+            // One at which nothing was remembered may have been forgotten since.
+            if self.door(&door).gate.ended(id, failed, now) {
                 self.note(&door);
             }
             called.extend(self.call(&door, now));

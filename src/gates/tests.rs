@@ -1,3 +1,5 @@
+//! Gates one by one, and all of them against a simple model.
+
 use std::collections::HashSet;
 
 use chrono::DateTime;
@@ -29,6 +31,7 @@ const NOBODY: [u64; 0] = [];
 
 struct Case {
     gates: Gates,
+    called: Vec<Waiter>,
     ids: Vec<ExecutionId>,
     now: i64,
 }
@@ -37,11 +40,11 @@ impl Case {
     fn new(policies: &[Arc<CompiledPolicy>]) -> Self {
         let source = IdSource::seeded(1);
         let ids = (0..1_000).map(|_| source.execution(DateTime::UNIX_EPOCH)).collect();
-        Self { gates: Gates::new(policies), ids, now: 0 }
+        Self { gates: Gates::new(policies), called: Vec::new(), ids, now: 0 }
     }
 
     fn ask(&mut self, n: usize, app: &str) -> Decision {
-        self.gates.ask((n as u64, self.ids[n]), "t.a", &parameters(app), self.now)
+        self.gates.ask((n as u64, self.ids[n]), ("t.a", &parameters(app)), self.now, &mut self.called)
     }
 
     /// `+` starts, `-` is held, `x` is canceled.
@@ -107,7 +110,7 @@ fn rate_counts_any_span_and_survives_a_restart() {
     let stored = case.gates.take_changes();
     assert_eq!(stored[0].1, json!({"starts": [0, 4_000]}));
     // Another process, with what was stored.
-    let mut again = Case { gates: Gates::remembering(stored), ids: case.ids, now: 9_999 };
+    let mut again = Case { gates: Gates::remembering(stored), called: Vec::new(), ids: case.ids, now: 9_999 };
     assert_eq!(again.gates.follow(&policies, std::iter::empty(), 9_999), []);
     assert_eq!((again.asked(3, ""), again.asked(4, "")), ('-', '-'));
     again.now = 10_000;
@@ -235,6 +238,7 @@ fn gates_agree_with_a_simple_model() {
                     running.insert(n, app);
                     starts.push((case.now, n, app));
                 }
+                ready.extend(std::mem::take(&mut case.called).into_iter().map(|(turn, _)| turn as usize).filter(|n| !gone.contains(n)));
             }
             for (name, value) in case.gates.take_changes() {
                 if value.is_null() {

@@ -164,9 +164,9 @@ async fn a_rate_is_kept_over_a_restart() {
     for n in 1..=2 {
         stage.ask(n, "a").await;
         stage.end(n);
+        stage.stand(["succeeded", "succeeded succeeded"][n as usize - 1]).await;
         clock.advance(Duration::from_secs(10));
     }
-    stage.stand("succeeded succeeded").await;
     stage.ask(3, "a").await;
     stage.stand("succeeded succeeded delayed").await;
     let held = stage.all().await[&3].state.clone();
@@ -271,7 +271,7 @@ fn faults_of_policies_are_told_with_their_place() {
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     for words in [
         "packs/t/policies/a.yaml:2:",
-        "did you mean `concurrency`?",
+        "known are: concurrency, rate, circuit_breaker",
         "`threshold` must be from 1 to 100000",
         "`per` must be from 100ms to 1d",
         "`open_for`",
