@@ -21,6 +21,7 @@ mod hostile;
 mod image;
 mod index;
 mod journey;
+mod keys;
 mod model;
 mod power;
 mod reasons;
