@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::ApiClient;
 use super::table::{self, text};
-use super::{Answer, Common, Failure, Output, print_json, print_line};
+use super::{Answer, Common, Failure, print_line};
 use crate::config::Environment;
 use crate::links::percent_encode;
 use crate::model::datastore::{Scope, check_name, check_value};
@@ -25,6 +25,9 @@ pub(super) struct Of {
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// The keys and their values, by name
+    #[command(
+        after_help = "Examples:\n  signalman key list\n  signalman key list --limit 5 --after maintenance\n  signalman key list app/ --scope marathon"
+    )]
     List {
         /// Only those whose names begin so
         #[arg(default_value = "")]
@@ -39,6 +42,7 @@ pub(super) enum Command {
         of: Of,
     },
     /// The value of a key; text as it stands, anything else as JSON
+    #[command(after_help = "Example:\n  signalman key get maintenance")]
     Get {
         /// The key
         name: String,
@@ -46,6 +50,9 @@ pub(super) enum Command {
         of: Of,
     },
     /// Give a key a value: text, or JSON with --json
+    #[command(
+        after_help = "Examples:\n  signalman key set maintenance yes\n  signalman key set limit 80 --json\n  signalman key set quiet true --json --ttl 2h\n  signalman key set leader me --if-absent"
+    )]
     Set {
         /// The key; one of the system has letters, digits, `_`, `.` and `-`
         name: String,
@@ -68,6 +75,7 @@ pub(super) enum Command {
         of: Of,
     },
     /// Delete a key
+    #[command(after_help = "Example:\n  signalman key delete maintenance")]
     Delete {
         /// The key
         name: String,
@@ -78,6 +86,7 @@ pub(super) enum Command {
         of: Of,
     },
     /// Add to a key that is a whole number; one that is not there counts from zero
+    #[command(after_help = "Examples:\n  signalman key increment restarts\n  signalman key increment budget -5 --scope marathon --ttl 1h")]
     Increment {
         /// The key
         name: String,
@@ -118,11 +127,7 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
             client()?.post(&path, &json!({"by": by, "ttl": ttl}))?
         }
     };
-    if common.output == Output::Json {
-        print_json(&answer);
-        return Ok(Answer::Yes);
-    }
-    match command {
+    common.show(&answer, || match command {
         Command::List { .. } => list(&answer),
         Command::Get { .. } | Command::Increment { .. } => print_line(&text(&answer["value"])),
         Command::Set { name, .. } => {
@@ -130,7 +135,7 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
             print_line(&format!("{name} is {}{until}", if answer["new"] == true { "new" } else { "changed" }));
         }
         Command::Delete { name, .. } => print_line(&format!("{name} is deleted")),
-    }
+    });
     Ok(Answer::Yes)
 }
 

@@ -11,7 +11,7 @@ use rhai::{Array, Dynamic, EvalAltResult, FuncRegistration, ImmutableString, Map
 use serde_json::{Value, json};
 
 use super::{HostModule, ScriptCall, from_dynamic, thrown};
-use crate::model::datastore::{Change, Changed, If, KeyEntry, KeyRequest, Scope};
+use crate::model::datastore::{Change, Changed, If, KeyEntry, KeyRequest, SYSTEM, Scope};
 use crate::model::duration;
 use crate::model::event::Cause;
 use crate::model::failure::Failure;
@@ -64,7 +64,7 @@ fn register(module: &mut Module) {
     module.set_native_fn("set", |kv: &mut Kv, name: ImmutableString, value: Dynamic, options: Map| {
         let options = Options::read("set", &options, &["ttl", "if_version"])?;
         let change = Change::Set { value: from_dynamic(&value).map_err(thrown)?, ttl: options.ttl };
-        kv.change(&name, change, options.if_version.map_or(If::Always, If::Version)).map(won)
+        kv.change(&name, change, options.if_version.map_or(If::Always, If::Version)).map(|changed| won(&changed))
     });
     module.set_native_fn("delete", |kv: &mut Kv, name: ImmutableString| {
         let changed = kv.change(&name, Change::Delete, If::Always)?;
@@ -81,7 +81,7 @@ fn register(module: &mut Module) {
     });
 }
 
-fn won(changed: Changed) -> bool {
+fn won(changed: &Changed) -> bool {
     matches!(changed, Changed::Done { .. })
 }
 
@@ -112,8 +112,10 @@ impl Kv {
     /// Another pack's scope, if the pack may read it.
     fn other(&self, pack: &str) -> Answer<Scope> {
         let (own, granted) = (&self.call.pack.reference, &self.call.pack.capabilities);
-        if pack == own {
-            return self.scope(false);
+        match pack {
+            SYSTEM => return Self { whose: Whose::System, ..self.clone() }.scope(false),
+            pack if pack == own => return self.scope(false),
+            _ => {}
         }
         if !granted.kv_read.iter().any(|other| other == pack) {
             let line = format!("kv: {{own: read_write, {pack}: read}}");
@@ -150,7 +152,7 @@ impl Kv {
         let ttl = Options::read("compare_and_set", options, &["ttl"])?.ttl;
         let only = if expected.is_unit() { If::Absent } else { If::Value(from_dynamic(expected).map_err(thrown)?) };
         let change = Change::Set { value: from_dynamic(value).map_err(thrown)?, ttl };
-        self.change(name, change, only).map(won)
+        self.change(name, change, only).map(|changed| won(&changed))
     }
 
     fn change(&self, name: &str, change: Change, only: If) -> Answer<Changed> {
