@@ -85,7 +85,7 @@ impl LiveLog {
     /// Adds text as it comes, in pieces; its lines are added as they end. What is not UTF-8 is replaced.
     pub fn text(&self, level: &'static str, mut piece: &[u8]) {
         let mut inner = self.lock();
-        let ends = piece.iter().filter(|byte| **byte == b'\n').count();
+        let ends: usize = piece.iter().map(|byte| usize::from(*byte == b'\n')).sum();
         // Of very many lines only those are looked at that will be kept.
         for _ in 0..if ends > FIRST + LIVE_LINES { FIRST + 1 } else { 0 } {
             piece = self.take_line(&mut inner, level, piece);
@@ -238,7 +238,7 @@ mod tests {
         for (pieces, per_piece) in [(100, 1), (1, 100), (1, 700), (70, 1_000), (3, 551), (3, 552), (700, 1)] {
             let (log, mut number) = (log(), 0);
             for _ in 0..pieces {
-                let piece: String = (0..per_piece).map(|n| format!("line {}\n", number + n)).collect();
+                let piece = (0..per_piece).map(|n| format!("line {}\n", number + n)).collect::<Vec<_>>().concat();
                 log.text("stdout", piece.as_bytes());
                 number += per_piece;
             }

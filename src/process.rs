@@ -333,7 +333,7 @@ pub async fn run(program: &Program, bounds: Bounds<'_>, take: &(dyn Fn(Channel, 
         tokio::pin!(feeding);
         let end = loop {
             tokio::select! {
-                status = running.child.wait() => break ended(status),
+                status = running.child.wait() => break ended(&status),
                 () = &mut reading, if !is_drained => is_drained = true,
                 () = &mut feeding, if !is_fed => is_fed = true,
                 () = bounds.stop.stopped() => break End::Stopped,
@@ -364,7 +364,7 @@ pub async fn run(program: &Program, bounds: Bounds<'_>, take: &(dyn Fn(Channel, 
     Ok(Finished { end, stdout, stderr, left_behind, is_stuck })
 }
 
-fn ended(status: std::io::Result<ExitStatus>) -> End {
+fn ended(status: &std::io::Result<ExitStatus>) -> End {
     // Waiting for a child of one's own fails only if somebody else has waited for it.
     let Ok(status) = status else { return End::Exited(-1) };
     status.code().map_or_else(|| End::Signal(status.signal().unwrap_or(0)), End::Exited)

@@ -9,7 +9,7 @@ mod rate;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,17 +65,15 @@ struct Free {
 fn gate(limit: &Limit) -> Box<dyn Gate> {
     let milliseconds = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2);
     match *limit {
-        Limit::Concurrency { threshold } => {
-            Box::new(concurrency::Concurrency { threshold: threshold as usize, running: Default::default() })
-        }
-        Limit::Rate { limit, per } => Box::new(rate::Rate { limit: limit as usize, per_ms: milliseconds(per), starts: Default::default() }),
+        Limit::Concurrency { threshold } => Box::new(concurrency::Concurrency { threshold: threshold as usize, running: HashSet::new() }),
+        Limit::Rate { limit, per } => Box::new(rate::Rate { limit: limit as usize, per_ms: milliseconds(per), starts: VecDeque::new() }),
         Limit::CircuitBreaker { failures, within, open_for } => Box::new(circuit_breaker::CircuitBreaker {
             failures: failures as usize,
             within_ms: milliseconds(within),
             open_ms: milliseconds(open_for),
-            failed: Default::default(),
+            failed: VecDeque::new(),
             open_until: None,
-            tried: Default::default(),
+            tried: HashSet::new(),
         }),
     }
 }

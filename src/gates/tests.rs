@@ -1,5 +1,7 @@
 //! Gates one by one, and all of them against a simple model.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
+
 use std::collections::HashSet;
 
 use chrono::DateTime;
@@ -201,7 +203,7 @@ fn gates_agree_with_a_simple_model() {
                     running.remove(&n);
                     called = case.ended(n, below(2) == 0);
                 }
-                6 => case.now += below(4_000) as i64,
+                6 => case.now += below(4_000).cast_signed(),
                 7 if next > 0 => {
                     let n = below(next as u64) as usize;
                     if !running.contains_key(&n) && !starts.iter().any(|(_, started, _)| *started == n) {

@@ -59,6 +59,10 @@ pub struct Capabilities {
     pub kv_read: Vec<String>,
     /// Programs that it may run: as they are written in its actions, scripts relative to its folder.
     pub process: Vec<String>,
+    /// Access to the keys that rules see.
+    pub kv_system: KvAccess,
+    /// Access to the keys of who asks.
+    pub kv_user: KvAccess,
     /// Whether it may send to chat.
     pub chat: bool,
 }

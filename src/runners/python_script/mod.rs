@@ -20,6 +20,7 @@ use super::command_line::{allowed, environment, parameter};
 use super::{ActionCall, ActionRunner, RunContext, RunnerKind, ScriptFile};
 use crate::clock;
 use crate::model::action::{Action, Parameter, ParameterType, Script};
+use crate::model::datastore::{Change, If, KeyRequest};
 use crate::model::event::Cause;
 use crate::model::failure::Failure;
 use crate::model::hash::Revision;
@@ -177,7 +178,7 @@ impl ActionRunner for PythonScript {
                     return result(answer, &cx);
                 }
                 Ok(Outcome::NotBegun) => died = "could not begin".into(),
-                Ok(Outcome::Died(how)) => return Err(self.gone(&script.file, &how)),
+                Ok(Outcome::Died(how)) => return Err(gone(&script.file, &how)),
                 Err(mut failure) => {
                     if !worker.end().await {
                         failure.message.push_str("; its worker hangs in the system and could not be killed");
@@ -187,7 +188,7 @@ impl ActionRunner for PythonScript {
                 }
             }
         }
-        Err(self.gone(&script.file, &died))
+        Err(gone(&script.file, &died))
     }
 }
 
@@ -197,6 +198,11 @@ fn stopped() -> Failure {
 
 fn late(file: &str) -> Failure {
     Failure { reason: Reason::TimedOut, message: format!("{file}: the script ran longer than the action's `timeout`"), retry: true }
+}
+
+fn gone(file: &str, how: &str) -> Failure {
+    let message = format!("{file}: the Python worker {how} while it ran the script; see the log");
+    Failure { reason: Reason::ActionFailed, message, retry: true }
 }
 
 fn result(answer: Answer, cx: &RunContext) -> Result<Value, Failure> {
@@ -220,11 +226,6 @@ impl PythonScript {
     fn pool(&self, pack: &str, interpreter: &str) -> Arc<Pool> {
         let mut pools = self.pools.lock().expect("no panic happens while the lock is held");
         Arc::clone(pools.entry((pack.to_string(), interpreter.to_string())).or_insert_with(|| Arc::new(Pool::new())))
-    }
-
-    fn gone(&self, file: &str, how: &str) -> Failure {
-        let message = format!("{file}: the Python worker {how} while it ran the script; see the log");
-        Failure { reason: Reason::ActionFailed, message, retry: true }
     }
 
     fn request<'a>(&self, call: &'a ActionCall, script: &'a Script) -> Request<'a> {
@@ -266,16 +267,27 @@ impl Asked<'_> {
         let pack = &self.call.pack;
         let Value::String(name) = &question.name else { return Err("the name of a key is text".into()) };
         let host = &self.surroundings.host;
+        let told = |failure: Failure| failure.message;
         if question.ask == "get" {
-            let owner = question.pack.as_deref().unwrap_or(&pack.reference);
-            kv::may_read(pack, owner).map_err(|failure| failure.message)?;
-            return Ok(host.key(owner, name).await?.unwrap_or_default());
+            let scope = match question.pack.filter(|owner| *owner != pack.reference) {
+                Some(owner) => kv::others(pack, &owner).map_err(told)?,
+                None => kv::own(pack, false).map_err(told)?,
+            };
+            return Ok(host.key(&scope, name).await?.map(|entry| entry.value).unwrap_or_default());
         }
-        let value = (question.ask == "set").then_some(question.value);
-        kv::may_write(pack, name, value.as_ref()).map_err(|failure| failure.message)?;
-        let request = &self.call.execution.request;
-        let cause = Cause { execution: self.call.execution.id, depth: request.depth };
-        host.set_key(&pack.reference, name, value, Some(cause)).await?;
+        let change = if question.ask == "set" { Change::Set { value: question.value, ttl: None } } else { Change::Delete };
+        let scope = kv::own(pack, true).map_err(told)?;
+        kv::no_secret(name, &change, &self.call.masks()).map_err(told)?;
+        let execution = &self.call.execution;
+        let request = KeyRequest {
+            scope,
+            name: name.clone(),
+            change,
+            only: If::Always,
+            by: format!("{} ({})", self.call.action.reference, execution.id.short()),
+            cause: Some(Cause { execution: execution.id, depth: execution.request.depth }),
+        };
+        host.change_key(request).await.map_err(told)?;
         Ok(Value::Null)
     }
 }

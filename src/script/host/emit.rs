@@ -37,6 +37,9 @@ pub struct Emitted {
 pub type PollEnd = Result<(Value, Vec<Emitted>), Failure>;
 
 /// Runs `poll(state)` to its end. Blocks: call it on a plain thread only.
+///
+/// # Errors
+/// The fault, when it fails.
 pub fn poll(cache: &ScriptCache, script: &Script, state: &Value, surroundings: &Surroundings, about: ScriptAttempt) -> PollEnd {
     let mut call = ScriptCall::new(surroundings, about);
     call.emitted = Some(Mutex::default());
