@@ -190,6 +190,7 @@ async fn a_rate_is_kept_over_a_restart() {
     clock.advance(Duration::from_secs(61));
     stage.ask(6, "a").await;
     stage.end(6);
+    stage.stand("succeeded succeeded succeeded succeeded succeeded succeeded").await;
     clock.advance(Duration::from_secs(61));
     eventually("nothing to be remembered", || async { stage.store.settings("policy/").await.unwrap().is_empty().then_some(()) }).await;
     stage.kill().await;

@@ -160,7 +160,8 @@ async fn a_gigabyte_is_not_kept() {
     assert!(stdout.starts_with("first\nxxx") && stdout.ends_with("xxxlast\n") && stdout.contains(" bytes left out …]"), "{}", stdout.len());
     assert!(stdout.len() < 300_000);
     let log = ended["log"].as_array().unwrap();
-    assert_eq!((log.len(), &log[0]["text"], &log[100]["text"]), (101, &json!("first"), &json!("last")));
+    assert_eq!((log.len(), &log[0]["text"]), (101, &json!("first")));
+    assert!(text(&log[100], "text").ends_with("xlast"), "{}", log[100]);
     assert!(text(&log[50], "text").ends_with("lines are not kept …"), "{}", log[50]);
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let peak: u64 = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap();
@@ -252,6 +253,10 @@ async fn tail_shows_every_line_and_answers_how_it_ended() {
         let said = said.out(exit, &["line 0\n", "line 299\n", "the password is ********\n"]).err(exit, &[status]);
         assert!(!said.out.contains("sesame1"));
         let lines = said.out.lines().filter(|line| line.starts_with("line ")).count();
-        assert!(lines == 300 || said.err.contains("lines are not shown"), "{lines} lines:\n{}", said.err);
+        assert!(
+            lines == 300 || said.out.contains("lines are not kept") || said.err.contains("lines are not shown"),
+            "{lines} lines:\n{}",
+            said.err
+        );
     }
 }
