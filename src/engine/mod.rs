@@ -272,6 +272,7 @@ impl Engine {
             event: None,
             key: None,
             depth,
+            parent: None,
             notify: None,
             idempotent: found.idempotent,
         };

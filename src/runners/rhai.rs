@@ -121,10 +121,8 @@ impl Drop for RhaiRunner {
 
 fn check(action: &Action) -> Vec<(String, usize, usize)> {
     let Some(script) = &action.script else { return Vec::new() };
-    match host::compile(script, Entry::Run) {
-        Ok(_) => Vec::new(),
-        Err(fault) => vec![(fault.message, fault.line, fault.column)],
-    }
+    let faults = host::compile(script, Entry::Run).err().unwrap_or_default();
+    faults.into_iter().map(|fault| (fault.message, fault.line, fault.column)).collect()
 }
 
 fn build(surroundings: &Arc<Surroundings>, limits: Limits) -> Arc<dyn ActionRunner> {
@@ -149,7 +147,7 @@ fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
             deadline: cx.begin(surroundings.clock.now()),
             stop: cx.stop.clone(),
         };
-        let script_call = ScriptCall::new(surroundings, attempt);
+        let script_call = ScriptCall::new(surroundings, Entry::Run, attempt);
         let attempt = AssertUnwindSafe(|| host::run(cache, script, &call.execution.request.parameters, script_call));
         // Without an answer the engine records the crash; the thread lives on.
         let Ok(end) = catch_unwind(attempt) else { continue };

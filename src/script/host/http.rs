@@ -9,13 +9,30 @@ use std::sync::Arc;
 use rhai::{Dynamic, EvalAltResult, FuncRegistration, ImmutableString, Module};
 use serde_json::{Map, Value};
 
+use super::module::function;
 use super::{HostModule, ScriptCall, from_dynamic, thrown};
 use crate::model::failure::Failure;
 use crate::model::json::RawJson;
 use crate::outbound::{Outbound, Reply, send};
 use crate::script::expr::to_dynamic;
 
-pub(super) const MODULE: HostModule = HostModule { name: "http", object, register };
+pub(super) const MODULE: HostModule = HostModule {
+    name: "http",
+    summary: "Requests to the origins that the pack's capability `http` names. Options: `headers`, `query` (maps), `json` (any value) or \
+              `body` (text), `expect` (a list of statuses that are no error; 200 to 299 unless given), `follow` (of GET and HEAD: true \
+              follows up to 5 redirects, each to a granted origin). The reply has `status`, `headers` (names in lower case), `body` and \
+              `json()`. Requests other than GET and HEAD carry an `Idempotency-Key`, equal on every attempt.",
+    functions: &[
+        function("http.get(url, options?)", "A GET.", "http.get(config.url + \"/ping\").status", "200"),
+        function("http.head(url, options?)", "A HEAD: status and headers without a body.", "http.head(config.url).body", "\"\""),
+        function("http.post(url, options?)", "A POST.", "http.post(config.url + \"/items\", #{json: #{name: \"a\"}}).json().ok", "true"),
+        function("http.put(url, options?)", "A PUT.", "http.put(config.url + \"/items/1\", #{body: \"text\"}).status", "200"),
+        function("http.patch(url, options?)", "A PATCH.", "http.patch(config.url, #{json: #{a: 1}, expect: [200, 202]}).status", "200"),
+        function("http.delete(url, options?)", "A DELETE.", "http.delete(config.url + \"/items/1\").status", "200"),
+    ],
+    object,
+    register,
+};
 
 #[derive(Clone)]
 struct Http(Arc<ScriptCall>);
@@ -43,6 +60,9 @@ fn register(module: &mut Module) {
 
 fn request(http: &Http, method: &'static str, url: &str, options: &rhai::Map) -> Result<Reply, Box<EvalAltResult>> {
     let call = &http.0;
+    if method != "GET" && method != "HEAD" {
+        call.changes(&format!("http.{}", method.to_lowercase()))?;
+    }
     let options = from_dynamic(&Dynamic::from(options.clone())).map_err(thrown)?;
     let outbound = outbound(call, method, url, options.as_object().unwrap_or(&Map::new())).map_err(thrown)?;
     call.wait(send(&call.http, &call.pack, outbound))

@@ -5,13 +5,26 @@ use std::sync::Arc;
 use rhai::{Dynamic, EvalAltResult, ImmutableString, Module};
 use serde_json::Value;
 
+use super::module::function;
 use super::{HostModule, ScriptCall, from_dynamic, thrown};
 use crate::model::event::Cause;
 use crate::model::failure::Failure;
 use crate::model::pack::KvAccess;
 use crate::script::expr::to_dynamic;
 
-pub(super) const MODULE: HostModule = HostModule { name: "kv", object, register };
+pub(super) const MODULE: HostModule = HostModule {
+    name: "kv",
+    summary: "Keys with values that last, as the capability `kv` allows: the pack's own, and those of packs that it may read. What is set \
+              is durable on return.",
+    functions: &[
+        function("kv.get(name)", "The value of a key of this pack, or `()`.", "kv.get(\"nobody/set/this\")", "null"),
+        function("kv.get(pack, name)", "The value of another pack's key, or `()`.", "kv.get(context.action.split(\".\")[0], \"a\")", ""),
+        function("kv.set(name, value)", "Sets a key.", "{ kv.set(\"scaled/shop\", #{to: 3}); kv.get(\"scaled/shop\").to }", "3"),
+        function("kv.delete(name)", "Deletes a key; it need not be there.", "{ kv.delete(\"old\"); kv.get(\"old\") }", "null"),
+    ],
+    object,
+    register,
+};
 
 /// The longest name of a key.
 const MAX_NAME_BYTES: usize = 200;
@@ -57,6 +70,7 @@ fn get(kv: &Kv, pack: &str, name: &str) -> Result<Dynamic, Box<EvalAltResult>> {
 
 fn set(kv: &Kv, name: &str, value: Option<Value>) -> Result<(), Box<EvalAltResult>> {
     let call = &kv.0;
+    call.changes(if value.is_some() { "kv.set" } else { "kv.delete" })?;
     let own = &call.pack.reference;
     if call.pack.capabilities.kv != KvAccess::ReadWrite {
         return Err(thrown(Failure::capability(own, "write its keys", "kv: read_write")));
