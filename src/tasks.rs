@@ -121,11 +121,11 @@ pub fn spawn_thread(name: &str, stack_bytes: usize, work: impl FnOnce() + Send +
 }
 
 /// How far work in the background stands back behind everything else; as `nice` counts.
-const BACKGROUND_NICE: i32 = 15;
+pub const BACKGROUND_NICE: i32 = 15;
 
-/// Lets the calling thread stand back behind all others, for good.
-pub fn stand_back() {
-    if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+/// Lets the calling thread stand back behind others, for good; as `nice` counts.
+pub fn stand_back(nice: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
         tracing::debug!("the priority of this thread stays as it is: {error}");
     }
 }
@@ -137,7 +137,7 @@ pub fn stand_back() {
 pub async fn in_background<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     let (done, result) = tokio::sync::oneshot::channel();
     let work = move || {
-        stand_back();
+        stand_back(BACKGROUND_NICE);
         let _ = done.send(work()); // nobody waits for it any more
     };
     spawn_thread(name, 2 << 20, work).map_err(|error| format!("no thread: {error}"))?;

@@ -18,7 +18,7 @@ use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, Status};
 use crate::model::ids::ExecutionId;
 use crate::model::reason::Reason;
-use crate::model::secret;
+use crate::model::secret::Masks;
 use crate::runners::{ActionCall, ActionRunner, Output, RunContext, RunError};
 use crate::store::{Batch, CommitError};
 use crate::tasks::{self, Stop};
@@ -35,6 +35,16 @@ pub enum Command {
         id: ExecutionId,
         /// How.
         outcome: Result<Output, RunError>,
+    },
+    /// A script waits for an execution that it has asked for, and gives its place back meanwhile; answers once that has ended and this is
+    /// durable, or at once with nothing if it is not open.
+    Await {
+        /// Whose script.
+        parent: ExecutionId,
+        /// What it waits for.
+        child: ExecutionId,
+        /// The way back.
+        reply: oneshot::Sender<Option<Arc<Execution>>>,
     },
     /// Someone wants it stopped; answers with the state right after, or nothing if it is not open.
     Cancel {
@@ -81,6 +91,8 @@ struct Lane {
     waiting: VecDeque<ExecutionId>,
     /// Those that run, the oldest first.
     running: BTreeSet<(DateTime<Utc>, ExecutionId)>,
+    /// Those that run, and have given their places back while they wait for others.
+    lent: BTreeSet<(DateTime<Utc>, ExecutionId)>,
     /// How long its attempts take lately, in milliseconds.
     pace_ms: Option<f64>,
 }
@@ -110,7 +122,7 @@ impl Lane {
 
     fn ended(&mut self, started_at: Option<DateTime<Utc>>, id: ExecutionId, now: DateTime<Utc>) {
         let Some(started_at) = started_at else { return };
-        if self.running.remove(&(started_at, id)) {
+        if self.running.remove(&(started_at, id)) | self.lent.remove(&(started_at, id)) {
             let took = milliseconds(now - started_at);
             self.pace_ms = Some(self.pace_ms.map_or(took, |pace| pace * 0.9 + took * 0.1));
         }
@@ -121,6 +133,12 @@ fn milliseconds(span: chrono::Duration) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "microseconds of an attempt fit a double")]
     let microseconds = span.num_microseconds().unwrap_or(i64::MAX) as f64;
     microseconds / 1_000.0
+}
+
+/// A script that waits for an execution.
+struct Waiter {
+    parent: ExecutionId,
+    reply: oneshot::Sender<Option<Arc<Execution>>>,
 }
 
 /// An execution that has not ended.
@@ -135,6 +153,8 @@ struct Conductor {
     table: RunnerTable,
     open: HashMap<ExecutionId, Open>,
     lanes: BTreeMap<LaneKey, Lane>,
+    /// Who waits for an execution.
+    waiters: HashMap<ExecutionId, Vec<Waiter>>,
     due: BinaryHeap<Reverse<(DateTime<Utc>, ExecutionId)>>,
     commands: mpsc::Sender<Command>,
     /// Taken in by a resync; whoever asked for them may still say so.
@@ -170,6 +190,7 @@ pub async fn run(
         table,
         open: HashMap::new(),
         lanes: BTreeMap::new(),
+        waiters: HashMap::new(),
         due: BinaryHeap::new(),
         commands,
         resynced: HashSet::new(),
@@ -213,7 +234,7 @@ async fn until(engine: &Engine, at: Option<DateTime<Utc>>) {
 
 impl Conductor {
     fn is_drained(&self) -> bool {
-        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running.is_empty())
+        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running.is_empty() && lane.lent.is_empty())
     }
 
     /// Takes an execution into the books: it waits for its turn or for its time.
@@ -256,6 +277,7 @@ impl Conductor {
                     }
                 }
                 Command::Ended { id, outcome } => self.end(id, outcome, effects),
+                Command::Await { parent, child, reply } => self.wait(parent, child, reply),
                 Command::Cancel { id, by, reply } => {
                     let answer = self.cancel(id, by, effects);
                     effects.replies.push((reply, answer));
@@ -264,7 +286,44 @@ impl Conductor {
         }
     }
 
+    /// A script waits for an execution: its place is free until that has ended.
+    fn wait(&mut self, parent: ExecutionId, child: ExecutionId, reply: oneshot::Sender<Option<Arc<Execution>>>) {
+        if !self.open.contains_key(&child) {
+            let _ = reply.send(None); // the script has been ended meanwhile
+            return;
+        }
+        self.lend(parent, true);
+        self.waiters.entry(child).or_default().push(Waiter { parent, reply });
+    }
+
+    /// Moves a running execution between those that have a place and those that have lent theirs.
+    fn lend(&mut self, id: ExecutionId, lend: bool) {
+        let Some(open) = self.open.get(&id) else { return };
+        let (Some(lane), Some(at)) = (self.lanes.get_mut(&open.lane), open.execution.state.started_at) else { return };
+        let (from, to) = if lend { (&mut lane.running, &mut lane.lent) } else { (&mut lane.lent, &mut lane.running) };
+        if from.remove(&(at, id)) {
+            to.insert((at, id));
+        }
+    }
+
+    /// An execution has ended, and that is durable: whoever waits goes on.
+    fn tell_waiters(&mut self, ended: &Arc<Execution>) {
+        for waiter in self.waiters.remove(&ended.id).unwrap_or_default() {
+            self.lend(waiter.parent, false);
+            let _ = waiter.reply.send(Some(Arc::clone(ended))); // it has been ended meanwhile
+        }
+    }
+
     fn cancel(&mut self, id: ExecutionId, by: String, effects: &mut Effects) -> Option<Execution> {
+        let waits_for: Vec<ExecutionId> = self
+            .waiters
+            .iter()
+            .filter(|(_, waiters)| waiters.iter().any(|waiter| waiter.parent == id && !waiter.reply.is_closed()))
+            .map(|(child, _)| *child)
+            .collect();
+        for child in waits_for {
+            self.cancel(child, by.clone(), effects);
+        }
         let at = self.engine.clock.now();
         let open = self.open.get_mut(&id)?;
         if open.execution.state.status == Status::Canceling {
@@ -414,7 +473,9 @@ impl Conductor {
         for id in changed {
             let ended = self.open.get(&id).map(|open| open.execution.state.status).filter(|status| status.is_final());
             if let Some(status) = ended {
-                self.open.remove(&id);
+                if let Some(open) = self.open.remove(&id) {
+                    self.tell_waiters(&open.execution);
+                }
                 self.engine.metrics.executions.with_label_values(&[status.name()]).inc();
             }
         }
@@ -479,14 +540,14 @@ impl Conductor {
         let (runner, commands, clock) = (Arc::clone(runner), self.commands.clone(), Arc::clone(&self.engine.clock));
         let stopping = self.stop.clone();
         tasks::spawn_bounded(async move {
-            let (id, secrets) = (call.execution.id, call.secrets());
+            let (id, masks) = (call.execution.id, call.masks());
             let watched = cx.clone();
             let attempt = AssertUnwindSafe(runner.run(call, cx)).catch_unwind();
             let mut outcome = tokio::select! {
                 outcome = attempt => outcome.unwrap_or_else(|_| Err(lost(Reason::RunnerPanicked, "the runner crashed; see the log"))),
                 () = overdue(&*clock, &watched) => Err(lost(Reason::TimedOut, "the action ran longer than its `timeout` and did not stop when told to")),
             };
-            mask(&mut outcome, &secrets);
+            mask(&mut outcome, &masks);
             // When the process stops, the work was cut short by us: the next start decides, as after a crash.
             if stopping.is_stopped() && outcome.as_ref().is_err_and(|error| error.reason == Reason::Canceled) {
                 return;
@@ -508,15 +569,14 @@ fn places_of_one_pack(places: usize) -> usize {
 const MAX_ERROR_BYTES: usize = 4_000;
 
 /// Replaces secrets wherever the outcome shows them, and cuts what is too long.
-fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
-    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+fn mask(outcome: &mut Result<Output, RunError>, masks: &Masks) {
     let log = match outcome {
         Ok(output) => {
-            secret::mask_value(&mut output.result, &secrets);
+            masks.value(&mut output.result);
             &mut output.log
         }
         Err(error) => {
-            secret::mask_text(&mut error.message, &secrets);
+            masks.text(&mut error.message);
             if error.message.len() > MAX_ERROR_BYTES {
                 let end = (0..=MAX_ERROR_BYTES).rev().find(|end| error.message.is_char_boundary(*end)).unwrap_or(0);
                 error.message.truncate(end);
@@ -526,7 +586,7 @@ fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
         }
     };
     for line in log {
-        secret::mask_text(&mut line.text, &secrets);
+        masks.text(&mut line.text);
     }
 }
 

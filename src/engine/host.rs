@@ -3,9 +3,9 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::Engine;
+use super::{Engine, children, owned};
 use crate::model::event::Cause;
 use crate::model::failure::Failure;
 use crate::model::ids::{ExecutionId, MessageId};
@@ -39,6 +39,26 @@ impl Host for EngineHost {
 
     async fn set_key(&self, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), String> {
         self.engine()?.set_key(pack, name, value, cause).await.map_err(|error| error.to_string())
+    }
+
+    async fn start_action(
+        &self,
+        parent: ExecutionId,
+        depth: u32,
+        index: u32,
+        action: &str,
+        parameters: &Map<String, Value>,
+    ) -> Result<ExecutionId, Failure> {
+        let engine = self.engine().map_err(Failure::engine)?;
+        let (action, parameters) = (action.to_string(), parameters.clone());
+        // Whoever waits may be ended at any moment; what is committed is handed over all the same.
+        let asked = owned(async move { children::start(&engine, parent, depth, index, &action, &parameters).await });
+        asked.await.unwrap_or_else(|error| Err(Failure::engine(error.to_string())))
+    }
+
+    async fn wait_for(&self, parent: ExecutionId, child: ExecutionId) -> Result<Value, Failure> {
+        let engine = self.engine().map_err(Failure::engine)?;
+        children::wait(&engine, parent, child).await
     }
 
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 
 pub mod board;
 pub mod catalog;
+pub mod children;
 pub mod conduct;
 pub mod deliver;
 pub mod evaluate;
@@ -205,6 +206,14 @@ impl From<CommitError> for RequestError {
     }
 }
 
+/// Who asks for an execution, and how it came to that.
+struct Asked {
+    id: ExecutionId,
+    by: Principal,
+    depth: u32,
+    parent: Option<ExecutionId>,
+}
+
 /// Runs what must not be left half done when whoever waits for it goes away, as a client whose connection breaks.
 ///
 /// # Errors
@@ -251,6 +260,11 @@ impl Engine {
         if depth > MAX_DEPTH {
             return Err(RequestError::Conflict(format!("refused as a loop: executions cause each other more than {MAX_DEPTH} steps deep")));
         }
+        let id = self.ids.execution(self.clock.now());
+        self.ask(action, parameters, Asked { id, by, depth, parent: None }).await
+    }
+
+    async fn ask(&self, action: &str, parameters: &Map<String, Value>, asked: Asked) -> Result<Execution, RequestError> {
         let catalog = self.catalog.get();
         let Some(found) = catalog.actions.get(action) else { return Err(RequestError::NotFound(catalog.no_action(action))) };
         if !found.enabled {
@@ -267,16 +281,16 @@ impl Engine {
         let request = Request {
             action: action.to_string(),
             parameters,
-            requested_by: by,
+            requested_by: asked.by,
             requested_at: now,
             event: None,
             key: None,
-            depth,
-            parent: None,
+            depth: asked.depth,
+            parent: asked.parent,
             notify: None,
             idempotent: found.idempotent,
         };
-        let execution = Arc::new(Execution::requested(self.ids.execution(now), request, Reason::Requested));
+        let execution = Arc::new(Execution::requested(asked.id, request, Reason::Requested));
         let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };
         let committed = self.store.commit(&batch).await?;
         self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);

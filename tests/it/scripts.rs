@@ -88,7 +88,7 @@ async fn an_error_tells_the_place_and_the_calls_that_led_there() {
         error(server.run("t.far", json!({})).await),
         "packs/t/actions/far.rhai:5:8: pack `t` may not write its keys; to allow it, add `kv: read_write` under `capabilities` in \
          packs/t/pack.yaml\n     5 |     kv.set(\"a\", x);\n       |        ^\n       = in `remember`, called at 2:17\n       = in a closure, \
-         called at 2:9"
+         called at 2:9\n       = in `map`, called at 2:9"
     );
     assert_eq!(
         error(server.run("t.arguments", json!({})).await),

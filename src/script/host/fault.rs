@@ -3,7 +3,7 @@
 use rhai::{AST, EvalAltResult, Position};
 
 use super::compile::ScriptFault;
-use super::{Entry, HUNGRY, MAX_CALL_LEVELS, MAX_HELD_BYTES, MAX_OPERATIONS, STOPPED, from_dynamic, module, names};
+use super::{EXHAUSTED, Entry, HUNGRY, MAX_CALL_LEVELS, MAX_HELD_BYTES, MAX_OPERATIONS, STOPPED, from_dynamic, module, names};
 use crate::document::fault::{excerpt, nearest};
 use crate::document::fields::did_you_mean;
 use crate::model::action::Script;
@@ -18,6 +18,7 @@ const SHOWN_CALLS: usize = 8;
 pub(super) fn termination(token: &str, entry: Entry) -> Failure {
     let (reason, message, retry) = match token {
         STOPPED => (Reason::Canceled, "the script was stopped".to_string(), false),
+        EXHAUSTED => (Reason::BudgetExceeded, format!("more than {MAX_OPERATIONS} operations"), false),
         HUNGRY => (Reason::BudgetExceeded, format!("the script held more than {} MiB of memory", MAX_HELD_BYTES >> 20), false),
         _ => (Reason::TimedOut, format!("the script ran longer than the {}'s `timeout`", entry.owner()), true),
     };

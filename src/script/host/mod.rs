@@ -5,6 +5,7 @@
 //!
 //! [`compile`] reads a script and finds what is wrong with it before it runs, [`run`](run()) runs it, [`fault`] tells what went wrong.
 
+mod actions;
 mod chat;
 mod check;
 mod compile;
@@ -28,8 +29,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use rhai::{Dynamic, EvalAltResult, ImmutableString, Map, Position};
-use serde_json::Value;
+use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
+use serde_json::{Map, Value};
 
 pub use self::compile::{ScriptCache, ScriptFault, compile};
 pub use self::module::{HostModule, ScriptFunction, module, reference};
@@ -42,12 +43,15 @@ use crate::model::ids::ExecutionId;
 use crate::model::json::MAX_DEPTH;
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
-use crate::model::secret::mask_text;
+use crate::model::secret::Masks;
 use crate::script::expr::to_dynamic;
 use crate::tasks::Stop;
 
 /// The most operations that one attempt may take.
 pub const MAX_OPERATIONS: u64 = 50_000_000;
+
+/// Operations after which a script stands back behind everything else: a tenth of a second of computing or less.
+pub const STAND_BACK_AFTER: u64 = 500_000;
 
 /// The deepest nesting of function calls.
 pub const MAX_CALL_LEVELS: usize = 32;
@@ -88,8 +92,33 @@ pub trait Host: Send + Sync {
     /// Sets or, with `None`, deletes a pack's key; durable on return.
     async fn set_key(&self, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), String>;
 
+    /// Asks for the `index`-th execution of a script of that depth; durable on return. The same parent and index is the same execution.
+    async fn start_action(
+        &self,
+        parent: ExecutionId,
+        depth: u32,
+        index: u32,
+        action: &str,
+        parameters: &Map<String, Value>,
+    ) -> Result<ExecutionId, Failure>;
+
+    /// Waits until an execution that a script asked for has ended; its result. Meanwhile the script has no place at its runner.
+    async fn wait_for(&self, parent: ExecutionId, child: ExecutionId) -> Result<Value, Failure>;
+
     /// Puts a message into the outbox; durable on return. The same execution and index is the same message.
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure>;
+}
+
+/// Whose thread a script has.
+pub trait Lender: Send + Sync {
+    /// The script waits for another execution, so another script may run instead; false if too many wait already.
+    fn lend(&self) -> bool;
+
+    /// The script goes on.
+    fn take_back(&self);
+
+    /// The script takes long: its thread stands back behind all others. May be called more than once.
+    fn stand_back(&self);
 }
 
 /// The function of a script that is called, and whose script it is.
@@ -128,10 +157,12 @@ pub struct ScriptAttempt {
     pub pack: Arc<Pack>,
     /// How many of our own executions led here.
     pub depth: u32,
-    /// What must not be shown in its log and messages.
-    pub secrets: Vec<String>,
+    /// Hides what must not be shown in its log and messages.
+    pub masks: Masks,
     /// Makes `context` in the script.
     pub context: Box<dyn Fn() -> Value + Send + Sync>,
+    /// Gives the script's thread to others while it waits for another execution.
+    pub lender: Arc<dyn Lender>,
     /// When it must be over.
     pub deadline: DateTime<Utc>,
     /// Given when it must stop.
@@ -149,6 +180,7 @@ pub struct ScriptCall {
     requests: AtomicU32,
     messages: AtomicU32,
     calls: AtomicU32,
+    children: AtomicU32,
     /// The function that runs.
     entry: Entry,
     /// `config` and `context`, as the script sees them.
@@ -193,6 +225,7 @@ impl ScriptCall {
             requests: AtomicU32::new(0),
             messages: AtomicU32::new(0),
             calls: AtomicU32::new(0),
+            children: AtomicU32::new(0),
             entry,
             names: [const { OnceLock::new() }; 2],
             emitted: (entry == Entry::Poll).then(Mutex::default),
@@ -261,9 +294,8 @@ impl ScriptCall {
 
     /// Replaces what must not be shown; before anything is cut, or the beginning of a secret would stay.
     fn masked(&self, text: &str) -> String {
-        let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
         let mut text = text.to_string();
-        mask_text(&mut text, &secrets);
+        self.masks.text(&mut text);
         text
     }
 
@@ -290,6 +322,10 @@ impl ScriptCall {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
+    fn next_child(&self) -> u32 {
+        self.children.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn next_message(&self) -> Result<u32, Failure> {
         let index = self.messages.fetch_add(1, Ordering::Relaxed);
         let message = format!("more than {MAX_MESSAGES} messages");
@@ -306,6 +342,7 @@ enum Interruption {
 const STOPPED: &str = "stopped";
 const LATE: &str = "late";
 const HUNGRY: &str = "hungry";
+const EXHAUSTED: &str = "exhausted";
 
 #[allow(clippy::unnecessary_box_returns, reason = "the form in which Rhai takes errors")]
 fn terminated(token: &'static str) -> Box<EvalAltResult> {
@@ -346,6 +383,7 @@ pub const MODULES: &[HostModule] = &[
     kv::MODULE,
     log::MODULE,
     chat::MODULE,
+    actions::MODULE,
     links::MODULE,
     time::MODULE,
     json::MODULE,

@@ -1,6 +1,7 @@
 //! Runs one function of a script to its end, within its budget.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rhai::{Dynamic, Scope};
 use serde_json::{Map, Value};
@@ -8,7 +9,10 @@ use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 
 use super::compile::{bounded_engine, has_function};
 use super::fault::{broken, fault, termination};
-use super::{Entry, HUNGRY, LATE, MAX_HELD_BYTES, MAX_RESULT_BYTES, STOPPED, ScriptCache, ScriptCall, emit, from_dynamic, names};
+use super::{
+    EXHAUSTED, Entry, HUNGRY, LATE, MAX_HELD_BYTES, MAX_OPERATIONS, MAX_RESULT_BYTES, STAND_BACK_AFTER, STOPPED, ScriptCache, ScriptCall,
+    emit, from_dynamic, names,
+};
 use crate::model::action::Script;
 use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
@@ -45,12 +49,14 @@ const CLOCK_EVERY: u64 = 64;
 struct Watch {
     call: Arc<ScriptCall>,
     held_before: i64,
+    /// Rhai counts the operations within each call of a closure anew, so they are counted here.
+    operations: AtomicU64,
 }
 
 impl Watch {
     /// Begins to watch; on the thread that will run the script.
     fn new(call: &Arc<ScriptCall>) -> Self {
-        Self { call: Arc::clone(call), held_before: held_by_this_thread() }
+        Self { call: Arc::clone(call), held_before: held_by_this_thread(), operations: AtomicU64::new(0) }
     }
 
     /// Why the script must end now.
@@ -68,10 +74,16 @@ impl Watch {
         (held_by_this_thread() - self.held_before > MAX_HELD_BYTES).then_some(HUNGRY)
     }
 
-    /// The same, as often as it is worth.
-    fn progress(&self, operations: u64) -> Option<&'static str> {
+    /// Counts an operation, and looks as often as it is worth.
+    fn progress(&self) -> Option<&'static str> {
+        // Only this thread counts, so there is nothing to add up.
+        let operations = self.operations.load(Ordering::Relaxed) + 1;
+        self.operations.store(operations, Ordering::Relaxed);
         if operations.is_multiple_of(CLOCK_EVERY) {
-            return self.look();
+            if operations >= STAND_BACK_AFTER {
+                self.call.lender.stand_back();
+            }
+            return if operations > MAX_OPERATIONS { Some(EXHAUSTED) } else { self.look() };
         }
         if operations.is_multiple_of(MEMORY_EVERY) { self.is_hungry() } else { None }
     }
@@ -103,7 +115,7 @@ pub(super) fn attempt(cache: &ScriptCache, script: &Script, given: Dynamic, call
     if let Some(token) = watch.look() {
         return Err(termination(token, entry));
     }
-    engine.on_progress(move |operations| watch.progress(operations).map(|token| Dynamic::from(watch.call.end(token))));
+    engine.on_progress(move |_| watch.progress().map(|token| Dynamic::from(watch.call.end(token))));
     let printed = Arc::clone(call);
     engine.on_print(move |text| printed.log("info", text));
     let debugged = Arc::clone(call);
