@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::store_rules;
+use super::core::store_rules;
 use crate::api::reload::{Reload, ReloadError, Reloaded};
 use crate::config::{Environment, SiteConfig};
 use crate::engine::Engine;
@@ -104,6 +104,7 @@ fn needs_restart(started: &SiteConfig, now: &SiteConfig) -> Vec<String> {
         ("chat", started.chat != now.chat),
         ("retention", started.retention != now.retention),
         ("limits", started.limits != now.limits),
+        ("outbound", started.local_names != now.local_names),
         ("open_webhooks", started.open_webhooks != now.open_webhooks),
     ];
     let differing = differs.into_iter().filter(|(_, differs)| *differs);

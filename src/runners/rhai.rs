@@ -224,6 +224,7 @@ fn build(surroundings: &Arc<Surroundings>, limits: Limits) -> Arc<dyn ActionRunn
 
 impl RhaiRunner {
     async fn call(&self, entry: Entry, call: ActionCall, cx: RunContext) -> Result<Output, RunError> {
+        let _errand = self.0.surroundings.errands.begin();
         let (reply, end) = oneshot::channel();
         let gone = || RunError {
             reason: Reason::RunnerPanicked,

@@ -291,7 +291,8 @@ impl World {
     pub async fn start_with_clock(site: &TestSite, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let (loaded, _) = app::load_site(site.path(), &Environment::default()).unwrap_or_else(|faults| panic!("{}", faults.join("\n")));
         let origin = Origin { folder: site.path().to_path_buf(), environment: Environment::default(), config: loaded.config.clone() };
-        let parts = Parts { store, clock, ids: Arc::new(IdSource::system()), origin: Some(origin) };
+        let parts = Parts::real(store, clock, Arc::new(IdSource::system())).map_err(|error| error.to_string())?;
+        let parts = Parts { origin: Some(origin), ..parts };
         let app = app::start(loaded, parts).await.map_err(|error| error.to_string())?;
         Ok(Self { app })
     }
@@ -332,6 +333,15 @@ impl Target {
 
     /// Answers as the function says.
     pub async fn with(reply: impl Fn(&Received) -> (u16, String) + Send + Sync + 'static) -> Self {
+        Self::replying(move |request| {
+            let (status, body) = reply(request);
+            (status, Vec::new(), body)
+        })
+        .await
+    }
+
+    /// The same, with headers.
+    pub async fn replying(reply: impl Fn(&Received) -> (u16, Vec<(&'static str, String)>, String) + Send + Sync + 'static) -> Self {
         let requests: Arc<Mutex<Vec<Received>>> = Arc::default();
         let (kept, reply) = (Arc::clone(&requests), Arc::new(reply));
         let handler = move |request: axum::extract::Request| {
@@ -346,9 +356,12 @@ impl Target {
                     headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
                     body: String::from_utf8_lossy(&body).into_owned(),
                 };
-                let (status, body) = reply(&received);
+                let (status, headers, body) = reply(&received);
                 kept.lock().unwrap().push(received);
-                (axum::http::StatusCode::from_u16(status).unwrap(), body)
+                let response = headers
+                    .into_iter()
+                    .fold(axum::http::Response::builder().status(status), |response, (name, value)| response.header(name, value));
+                response.body(axum::body::Body::from(body)).unwrap()
             }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");

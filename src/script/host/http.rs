@@ -65,7 +65,7 @@ fn request(http: &Http, method: &'static str, url: &str, options: &rhai::Map) ->
     }
     let options = from_dynamic(&Dynamic::from(options.clone())).map_err(thrown)?;
     let outbound = outbound(call, method, url, options.as_object().unwrap_or(&Map::new())).map_err(thrown)?;
-    call.wait(send(&call.http, &call.pack, outbound))
+    call.wait(send(&*call.http, &call.pack, outbound))
 }
 
 fn outbound(call: &ScriptCall, method: &'static str, url: &str, options: &Map<String, Value>) -> Result<Outbound, Failure> {
@@ -80,10 +80,12 @@ fn outbound(call: &ScriptCall, method: &'static str, url: &str, options: &Map<St
             ("expect", Value::Array(statuses)) => {
                 outbound.expect = statuses.iter().filter_map(Value::as_u64).filter_map(|status| u16::try_from(status).ok()).collect();
             }
+            ("follow", Value::Bool(follow)) if method == "GET" || method == "HEAD" => outbound.follow = *follow,
+            ("follow", _) => return Err(Failure::misuse("http: `follow` must be true or false, and is for GET and HEAD")),
             ("headers" | "query", _) => return Err(Failure::misuse(format!("http: `{name}` must be a map"))),
             ("body", _) => return Err(Failure::misuse("http: `body` must be text; use `json` for values")),
             ("expect", _) => return Err(Failure::misuse("http: `expect` must be a list of statuses")),
-            _ => return Err(Failure::misuse(format!("http has no option `{name}`; it takes headers, query, json, body, expect"))),
+            _ => return Err(Failure::misuse(format!("http has no option `{name}`; it takes headers, query, json, body, expect, follow"))),
         }
     }
     if method != "GET" && method != "HEAD" {
