@@ -12,7 +12,7 @@ const MOST: usize = 20;
 
 /// What is wrong, in the order of the lines.
 pub(super) fn faults(ast: &AST) -> Vec<ScriptFault> {
-    let functions: Vec<String> = ast.iter_functions().map(|function| function.name.to_string()).collect();
+    let functions: Vec<(String, usize)> = ast.iter_functions().map(|function| (function.name.to_string(), function.params.len())).collect();
     let mut found: Vec<(Position, String)> = Vec::new();
     for function in ast.iter_functions() {
         // A closure's parameters hold what it captured.
@@ -36,7 +36,7 @@ pub(super) fn faults(ast: &AST) -> Vec<ScriptFault> {
 /// What a function can name besides its variables, which Rhai has found already.
 struct Own<'f> {
     parameters: &'f [&'f str],
-    functions: &'f [String],
+    functions: &'f [(String, usize)],
 }
 
 impl Own<'_> {
@@ -49,7 +49,7 @@ impl Own<'_> {
                 let Expr::Variable(variable, None, _) = &pair.lhs else { return None };
                 let is_own = variable.0.is_some() || self.parameters.contains(&variable.1.as_str());
                 let called = module(&variable.1).filter(|_| !is_own)?;
-                misused(called, first(&pair.rhs))
+                self.misused(called, first(&pair.rhs))
             }
             _ => None,
         }
@@ -57,7 +57,7 @@ impl Own<'_> {
 
     fn unknown(&self, name: &str) -> Option<String> {
         let known = |other: &str| other == name;
-        if self.parameters.iter().any(|own| known(own)) || self.functions.iter().any(|own| known(own)) || names().any(known) {
+        if self.parameters.iter().any(|own| known(own)) || self.functions.iter().any(|(own, _)| known(own)) || names().any(known) {
             return None;
         }
         let mut own: Vec<&str> = names().collect();
@@ -68,6 +68,29 @@ impl Own<'_> {
         };
         Some(format!("there is no variable `{name}`; {hint}"))
     }
+
+    fn misused(&self, module: &HostModule, step: &Expr) -> Option<(Position, String)> {
+        let known: Vec<&str> = module.functions.iter().map(super::ScriptFunction::name).collect();
+        match step {
+            Expr::MethodCall(call, position) => {
+                let name = call.name.as_str();
+                let message = if !known.contains(&name) {
+                    format!("`{}` has no function `{name}`; {}", module.name, did_you_mean(name, &known))
+                } else if self.functions.iter().any(|(own, parameters)| own == name && *parameters == call.args.len()) {
+                    // As Rhai has it, a function of the script can be called as a method of anything.
+                    format!("the script's own function `{name}` would be called instead of `{}.{name}`; give it another name", module.name)
+                } else {
+                    return None;
+                };
+                Some((*position, message))
+            }
+            Expr::Property(property, position) => {
+                let (module, name) = (module.name, &property.2);
+                Some((*position, format!("`{module}.{name}` is not a value; {module} has the functions {}", known.join(", "))))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The first step of what is asked of a variable: `get` in `http.get(url).json()`.
@@ -75,20 +98,6 @@ fn first(step: &Expr) -> &Expr {
     match step {
         Expr::Dot(pair, ..) | Expr::Index(pair, ..) => first(&pair.lhs),
         other => other,
-    }
-}
-
-fn misused(module: &HostModule, step: &Expr) -> Option<(Position, String)> {
-    let known: Vec<&str> = module.functions.iter().map(super::ScriptFunction::name).collect();
-    match step {
-        Expr::MethodCall(call, position) if !known.contains(&call.name.as_str()) => {
-            Some((*position, format!("`{}` has no function `{}`; {}", module.name, call.name, did_you_mean(&call.name, &known))))
-        }
-        Expr::Property(property, position) => Some((
-            *position,
-            format!("`{}.{}` is not a value; {} has the functions {}", module.name, property.2, module.name, known.join(", ")),
-        )),
-        _ => None,
     }
 }
 
@@ -111,6 +120,10 @@ mod tests {
         assert_eq!(check("fn run(params) { [1].map(|x| x + wrong) }").len(), 1);
         assert_eq!(check("fn run(params) { http.get }").len(), 1);
         assert_eq!(check("let a = 1; fn run(params) { a }").len(), 1);
+        assert_eq!(
+            check("fn run(params) {\n    http.get(config.url)\n}\nfn get(url) { url }"),
+            ["2:10: the script's own function `get` would be called instead of `http.get`; give it another name"]
+        );
     }
 
     #[test]
@@ -120,6 +133,8 @@ mod tests {
             "fn run(params) { let n = 2; let f = |x| [x].map(|y| y * n + params.by); f.call(1) }",
             "fn run(params) { [1].map(|x| kv.get(`k${x}`) ?? config.url) }",
             "fn run(params) { let text = \"a\"; text.len() }",
+            "fn run(params) { actions.run(\"core.noop\") }",
+            "fn run(params) { #{run: 1, plan: 2}.run } fn plan(params) { 1 }",
             "fn run(log) { log.anything() }",
             "fn run(params) { switch params.a { 1 => { let b = 2; b }, _ => context.attempt } }",
             "fn run(params) { [2, 1].map(double) } fn double(x) { x * 2 }",

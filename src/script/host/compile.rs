@@ -1,13 +1,14 @@
 //! Reads scripts: the bounded engine, what is wrong with a script before it runs, and compiled scripts by file and content.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage,
     MoreStringPackage, Package,
 };
-use rhai::{AST, Engine, EvalAltResult, ImmutableString, Module, Position, Shared};
+use rhai::{AST, Engine, EvalAltResult, ImmutableString, Module, Position, Shared, Token};
 
 use super::check;
 use super::{Entry, MAX_CALL_LEVELS, MAX_ITEMS, MAX_OPERATIONS, MAX_STRING_BYTES, MODULES};
@@ -95,7 +96,7 @@ impl ScriptFault {
 /// Everything that is wrong with it; the first mistake where it cannot be parsed.
 pub fn compile(script: &Script, entry: Entry) -> Result<AST, Vec<ScriptFault>> {
     let ast =
-        bounded_engine().compile(&script.text).map_err(|error| vec![ScriptFault::at(error.position(), error.err_type().to_string())])?;
+        reading_engine().compile(&script.text).map_err(|error| vec![ScriptFault::at(error.position(), error.err_type().to_string())])?;
     let (name, parameter) = entry.function();
     let mut faults = check::faults(&ast);
     if !has_function(&ast, entry) {
@@ -106,7 +107,26 @@ pub fn compile(script: &Script, entry: Entry) -> Result<AST, Vec<ScriptFault>> {
 
 /// Whether a script has the function that would be called.
 pub(super) fn has_function(ast: &AST, entry: Entry) -> bool {
-    ast.iter_functions().any(|function| function.name == entry.function().0 && function.params.len() == 1)
+    ast.iter_functions().any(|function| function.name == entry.inner_name() && function.params.len() == 1)
+}
+
+/// The engine that reads scripts. What Rhai calls as a method may be any function of the script with that name, so `actions.run(…)` would
+/// call the script's own `run`; the functions that we call get names that nobody can write.
+fn reading_engine() -> Engine {
+    let mut engine = bounded_engine();
+    let is_declared = AtomicBool::new(false);
+    #[allow(deprecated, reason = "not deprecated but marked as likely to change; Rhai has no other way to name a function")]
+    engine.on_parse_token(move |token, _, _| {
+        let is_name = is_declared.swap(matches!(token, Token::Fn), Ordering::Relaxed);
+        match token {
+            Token::Identifier(name) if is_name => {
+                let entry = Entry::ALL.into_iter().find(|entry| entry.function().0 == name.as_str());
+                Token::Identifier(entry.map_or(name, |entry| Box::new(entry.inner_name().into())))
+            }
+            token => token,
+        }
+    });
+    engine
 }
 
 /// Compiled scripts, by file; one whose text has changed is compiled again.

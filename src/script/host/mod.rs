@@ -134,6 +134,18 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// Every function that is called.
+    const ALL: [Self; 3] = [Self::Run, Self::Plan, Self::Poll];
+
+    /// The name that the function has once it is compiled.
+    fn inner_name(self) -> &'static str {
+        match self {
+            Self::Run => "fn run",
+            Self::Plan => "fn plan",
+            Self::Poll => "fn poll",
+        }
+    }
+
     fn function(self) -> (&'static str, &'static str) {
         match self {
             Self::Run => ("run", "params"),

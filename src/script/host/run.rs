@@ -131,7 +131,7 @@ pub(super) fn attempt(cache: &ScriptCache, script: &Script, given: Dynamic, call
     });
     let options = rhai::CallFnOptions::new().eval_ast(false);
     emit::register(&mut engine, call);
-    let returned = engine.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &ast, entry.function().0, (given,));
+    let returned = engine.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &ast, entry.inner_name(), (given,));
     // Some built-in functions swallow a termination, so it is asked for again.
     if let Some(token) = call.ended.get() {
         return Err(termination(token, entry));
