@@ -33,6 +33,7 @@ mod services;
 mod stackstorm;
 mod steps;
 mod store_cli;
+mod surface;
 mod tidy;
 mod vectors;
 mod windows;
