@@ -45,7 +45,7 @@ pub async fn start(
     let asked = Asked { id, by: Principal::Execution(parent), depth: depth + 1, parent: Some(parent) };
     match engine.ask(action, parameters, asked).await {
         Ok(execution) => Ok(execution.id),
-        Err(error) => Err(failure(error)),
+        Err(error) => Err(failure(&error)),
     }
 }
 
@@ -60,7 +60,7 @@ fn same(asked: &Execution, action: &str) -> Result<ExecutionId, Failure> {
     )))
 }
 
-fn failure(error: RequestError) -> Failure {
+fn failure(error: &RequestError) -> Failure {
     let message = error.to_string();
     match error {
         RequestError::NotFound(_) => Failure { reason: Reason::UnknownAction, message, retry: false },

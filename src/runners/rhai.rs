@@ -56,7 +56,7 @@ struct Waiting {
     idle: usize,
     /// Threads whose script waits for another execution, and all such scripts.
     lent: usize,
-    waiting_scripts: usize,
+    pausing: usize,
     closed: bool,
 }
 
@@ -166,10 +166,10 @@ struct Place {
 impl Lender for Place {
     fn lend(&self) -> bool {
         let mut waiting = self.pool.lock();
-        if waiting.waiting_scripts == MAX_WAITING {
+        if waiting.pausing == MAX_WAITING {
             return false;
         }
-        waiting.waiting_scripts += 1;
+        waiting.pausing += 1;
         if !self.stood_back.load(Ordering::Relaxed) {
             waiting.lent += 1;
             self.pool.make_up(waiting);
@@ -179,7 +179,7 @@ impl Lender for Place {
 
     fn take_back(&self) {
         let mut waiting = self.pool.lock();
-        waiting.waiting_scripts -= 1;
+        waiting.pausing -= 1;
         waiting.lent -= usize::from(!self.stood_back.load(Ordering::Relaxed));
     }
 

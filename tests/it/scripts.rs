@@ -127,7 +127,7 @@ async fn a_script_runs_other_actions_once_however_often_it_is_tried() {
         ),
         ("fails", "", "fn run(params) { throw \"no luck\" }"),
         ("asks", "", "fn run(params) { actions.run(\"t.fails\") }"),
-        ("catches", "", "fn run(params) { try { actions.run(\"t.fails\") } catch (e) { e.message.contains(\"no luck\") } }"),
+        ("catches", "", "fn run(params) { try { actions.run(\"t.fails\") } catch (e) { return e.message.contains(\"no luck\"); } }"),
         ("circle", "", "fn run(params) { actions.run(\"t.circle\") }"),
         ("wrong", "", "fn run(params) { actions.run(\"t.child\", #{buy: 1}) }"),
         ("unknown", "", "fn run(params) { actions.run(\"t.chidl\") }"),
@@ -152,7 +152,7 @@ async fn a_script_runs_other_actions_once_however_often_it_is_tried() {
     let circle = error(server.run("t.circle", json!({})).await);
     assert!(circle.contains("refused as a loop"), "{circle}");
     for (action, reason, words) in [
-        ("wrong", "parameters_failed", "did you mean `by`?"),
+        ("wrong", "parameters_failed", "the action has no parameter `buy`; it takes by"),
         ("unknown", "unknown_action", "did you mean `t.child`?"),
         (
             "beyond",
@@ -176,7 +176,8 @@ async fn scripts_that_wait_for_others_keep_nobody_from_running() {
     let server = Server::start(&family(2, "http://127.0.0.1:9", &scripts)).await;
     let mut ids = Vec::new();
     for _ in 0..20 {
-        let (_, execution) = server.post("/api/v1/executions", &json!({"action": "t.top"})).await;
+        let (status, execution) = server.post("/api/v1/executions", &json!({"action": "t.top"})).await;
+        assert_eq!(status, 202, "{execution}");
         ids.push(execution["id"].as_str().unwrap().to_string());
     }
     for id in ids {

@@ -111,7 +111,7 @@ pub(super) fn has_function(ast: &AST, entry: Entry) -> bool {
 }
 
 /// The engine that reads scripts. What Rhai calls as a method may be any function of the script with that name, so `actions.run(…)` would
-/// call the script's own `run`; the functions that we call get names that nobody can write.
+/// call the script's own `run`; the functions that we call get names of their own.
 fn reading_engine() -> Engine {
     let mut engine = bounded_engine();
     let is_declared = AtomicBool::new(false);

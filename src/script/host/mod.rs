@@ -140,9 +140,9 @@ impl Entry {
     /// The name that the function has once it is compiled.
     fn inner_name(self) -> &'static str {
         match self {
-            Self::Run => "fn run",
-            Self::Plan => "fn plan",
-            Self::Poll => "fn poll",
+            Self::Run => "__run",
+            Self::Plan => "__plan",
+            Self::Poll => "__poll",
         }
     }
 
@@ -370,6 +370,15 @@ fn terminated(token: &'static str) -> Box<EvalAltResult> {
 #[allow(clippy::unnecessary_box_returns, reason = "the form in which Rhai takes errors")]
 fn thrown(fault: Failure) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(fault), Position::NONE))
+}
+
+/// An error as Rhai takes it.
+type Thrown = Box<EvalAltResult>;
+
+/// A mistake of the script's author, as an exception that the script may catch.
+#[allow(clippy::unnecessary_box_returns, reason = "the form in which Rhai takes errors")]
+fn misuse(message: impl Into<String>) -> Thrown {
+    thrown(Failure::misuse(message))
 }
 
 /// A value that a script returned, as JSON.

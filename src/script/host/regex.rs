@@ -10,10 +10,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 use regex::{Regex, RegexBuilder};
 use regex_automata::hybrid::regex::{Cache, Regex as Lazy};
 use regex_automata::{Input, hybrid::dfa, nfa::thompson};
-use rhai::{Array, Dynamic, EvalAltResult, ImmutableString, Map, Module};
+use rhai::{Array, Dynamic, ImmutableString, Map, Module};
 
 use super::module::function;
-use super::{HostModule, MAX_ITEMS, MAX_STRING_BYTES, ScriptCall, thrown};
+use super::{HostModule, MAX_ITEMS, MAX_STRING_BYTES, ScriptCall, Thrown, misuse, thrown};
 use crate::model::failure::Failure;
 use crate::model::reason::Reason;
 
@@ -74,8 +74,6 @@ const MAX_COSTLY_BYTES: usize = 4 << 10;
 /// Patterns that are kept compiled; with more of them all are compiled anew.
 const KEPT: usize = 256;
 
-type Thrown = Box<EvalAltResult>;
-
 struct Compiled {
     plain: Regex,
     lazy: Option<(Lazy, Mutex<Cache>)>,
@@ -123,10 +121,7 @@ fn register(module: &mut Module) {
     module.set_native_fn("escape", |_: &mut Expressions, text: ImmutableString| Ok(ImmutableString::from(regex::escape(&text))));
 }
 
-fn misuse(message: String) -> Thrown {
-    thrown(Failure::misuse(message))
-}
-
+#[allow(clippy::unnecessary_box_returns, reason = "the form in which Rhai takes errors")]
 fn too_large(message: String) -> Thrown {
     thrown(Failure { reason: Reason::BudgetExceeded, message, retry: false })
 }

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rhai::{Array, Dynamic, EvalAltResult, ImmutableString, Module};
+use rhai::{Array, Dynamic, ImmutableString, Module};
 
 use super::module::function;
-use super::{HostModule, MAX_ITEMS, MAX_STRING_BYTES, ScriptCall, from_dynamic, sized, thrown};
-use crate::model::failure::Failure;
+use super::{HostModule, MAX_ITEMS, MAX_STRING_BYTES, ScriptCall, Thrown, from_dynamic, misuse, sized};
 use crate::template::text::plain;
 
 pub(super) const MODULE: HostModule = HostModule {
@@ -53,7 +52,7 @@ pub(super) const MODULE: HostModule = HostModule {
 /// The most rows of a table, and the most characters of one of its cells.
 const TABLE: (usize, usize) = (1_000, 60);
 
-type Thrown = Box<EvalAltResult>;
+type Change = fn(&str) -> String;
 
 #[derive(Clone)]
 struct Text;
@@ -87,25 +86,21 @@ fn register(module: &mut Module) {
     });
     module.set_native_fn("table", |_: &mut Text, rows: Array| table(&rows, None));
     module.set_native_fn("table", |_: &mut Text, rows: Array, columns: Array| table(&rows, Some(&columns)));
-    let words: [(&str, fn(&str) -> String); 4] = [("slug", slug), ("snake", snake), ("camel", camel), ("title", title)];
+    let words: [(&str, Change); 4] = [("slug", slug), ("snake", snake), ("camel", camel), ("title", title)];
     for (name, change) in words {
         module.set_native_fn(name, move |_: &mut Text, text: ImmutableString| sized(change(&text)));
     }
     module.set_native_fn("base64", |_: &mut Text, text: ImmutableString| sized(STANDARD.encode(text.as_bytes())));
     module.set_native_fn("from_base64", |_: &mut Text, text: ImmutableString| {
         let bytes = STANDARD.decode(text.trim()).map_err(|error| misuse(format!("text.from_base64: {error}")))?;
-        String::from_utf8(bytes).map(ImmutableString::from).map_err(|_| misuse("text.from_base64: it is not UTF-8".into()))
+        String::from_utf8(bytes).map(ImmutableString::from).map_err(|_| misuse("text.from_base64: it is not UTF-8"))
     });
     module.set_native_fn("url_encode", |_: &mut Text, text: ImmutableString| sized(url_encode(&text)));
     module.set_native_fn("url_decode", |_: &mut Text, text: ImmutableString| {
         url_decode(&text)
             .map(ImmutableString::from)
-            .ok_or_else(|| misuse("text.url_decode: a `%` must be followed by two hexadecimal digits, and all of it be UTF-8".into()))
+            .ok_or_else(|| misuse("text.url_decode: a `%` must be followed by two hexadecimal digits, and all of it be UTF-8"))
     });
-}
-
-fn misuse(message: String) -> Thrown {
-    thrown(Failure::misuse(message))
 }
 
 fn count(number: i64) -> Result<usize, Thrown> {
@@ -219,7 +214,7 @@ fn table(rows: &Array, columns: Option<&Array>) -> Result<ImmutableString, Throw
         } else if let Ok(list) = row.as_array_ref() {
             cells.push(list.iter().take(100).map(cell).collect());
         } else {
-            return Err(misuse("text.table: a row must be a map or a list".into()));
+            return Err(misuse("text.table: a row must be a map or a list"));
         }
     }
     let count = cells.iter().map(Vec::len).max().unwrap_or(0);

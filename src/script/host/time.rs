@@ -6,12 +6,11 @@ use std::sync::Arc;
 use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, Duration, NaiveDateTime, SecondsFormat, TimeZone, Utc};
 use chrono_tz::Tz;
-use rhai::{Dynamic, EvalAltResult, ImmutableString, Module};
+use rhai::{Dynamic, ImmutableString, Module};
 
 use super::module::function;
-use super::{HostModule, ScriptCall, thrown};
+use super::{HostModule, ScriptCall, Thrown, misuse};
 use crate::model::duration;
-use crate::model::failure::Failure;
 
 pub(super) const MODULE: HostModule = HostModule {
     name: "time",
@@ -66,8 +65,6 @@ pub(super) const MODULE: HostModule = HostModule {
 /// The longest format.
 const MAX_FORMAT_BYTES: usize = 200;
 
-type Thrown = Box<EvalAltResult>;
-
 #[derive(Clone)]
 struct Time(Arc<ScriptCall>);
 
@@ -105,10 +102,6 @@ fn register(module: &mut Module) {
     });
     module.set_native_fn("seconds", |_: &mut Time, span: ImmutableString| Ok(seconds(&span)?.as_secs_f64()));
     module.set_native_fn("span", |_: &mut Time, seconds: i64| Ok(ImmutableString::from(span(seconds))));
-}
-
-fn misuse(message: String) -> Thrown {
-    thrown(Failure::misuse(message))
 }
 
 fn text(at: DateTime<Utc>) -> ImmutableString {
