@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// The signal to stop; cheap to clone.
@@ -40,6 +40,12 @@ impl Stop {
     /// Waits for the signal.
     pub async fn stopped(&self) {
         self.0.cancelled().await;
+    }
+
+    /// Gives the signal when what is answered is dropped.
+    #[must_use]
+    pub fn stops_when_dropped(self) -> DropGuard {
+        self.0.drop_guard()
     }
 
     /// A signal that is given with this one, and can be given alone.

@@ -192,6 +192,7 @@ pub async fn run(
     drain: Stop,
     stop: Stop,
 ) {
+    let _ = engine.runners.set(table.runners.iter().map(|(kind, (runner, _))| (*kind, Arc::clone(runner))).collect());
     let commands = engine.commands.clone();
     let mut conductor = Conductor {
         engine,
@@ -618,7 +619,7 @@ fn places_of_one_pack(places: usize) -> usize {
 const MAX_ERROR_BYTES: usize = 4_000;
 
 /// Replaces secrets wherever the outcome shows them, and cuts what is too long.
-fn mask(outcome: &mut Result<Output, RunError>, masks: &Masks) {
+pub(super) fn mask(outcome: &mut Result<Output, RunError>, masks: &Masks) {
     let log = match outcome {
         Ok(output) => {
             masks.value(&mut output.result);
@@ -640,7 +641,7 @@ fn mask(outcome: &mut Result<Output, RunError>, masks: &Masks) {
 }
 
 /// Returns when a runner that has begun should have ended long ago.
-async fn overdue(clock: &dyn Clock, cx: &RunContext) {
+pub(super) async fn overdue(clock: &dyn Clock, cx: &RunContext) {
     let patience = cx.timeout + RUNNER_GRACE;
     while cx.began().is_none() {
         clock::sleep(clock, patience).await;

@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod keys;
 pub mod notices;
 pub mod own;
+pub mod plan;
 pub mod recover;
 pub mod rehearse;
 pub mod ruling;
@@ -25,11 +26,12 @@ pub mod supervise;
 pub mod switching;
 pub mod why;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::clock::{self, Clock};
 use crate::engine::board::Board;
@@ -46,6 +48,7 @@ use crate::model::execution::{Execution, Request};
 use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
+use crate::runners::ActionRunner;
 use crate::store::{Batch, CommitError, KeyChange, Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -76,6 +79,9 @@ pub struct Engine {
     /// Whether automatic executions are held.
     pub hold: HoldCell,
     commands: mpsc::Sender<Command>,
+    /// Places for plans.
+    plans: Semaphore,
+    runners: OnceLock<BTreeMap<&'static str, Arc<dyn ActionRunner>>>,
 }
 
 /// What an engine is made of.
@@ -246,6 +252,8 @@ impl Engine {
             own_events: Notify::new(),
             hold: HoldCell::default(),
             commands,
+            plans: Semaphore::new(plan::AT_ONCE),
+            runners: OnceLock::new(),
         };
         (Arc::new(engine), inbox)
     }

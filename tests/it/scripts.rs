@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use signalman::script::host::MODULES;
 
-use crate::harness::{Server, Target, TestSite, eventually};
+use crate::harness::{Server, Shell, Target, TestSite, eventually};
 
 /// Adds an action of pack `t` that a script carries out.
 fn action(site: TestSite, name: &str, script: &str) -> TestSite {
@@ -191,7 +191,8 @@ async fn canceling_a_script_cancels_what_it_waits_for() {
     let url = format!("http://{}", silent.local_addr().unwrap());
     let scripts = [("hangs", "", "fn run(params) { http.get(config.url) }"), ("parent", "", "fn run(params) { actions.run(\"t.hangs\") }")];
     let server = Server::start(&family(2, &url, &scripts)).await;
-    let (_, parent) = server.post("/api/v1/executions", &json!({"action": "t.parent"})).await;
+    let (status, parent) = server.post("/api/v1/executions", &json!({"action": "t.parent"})).await;
+    assert_eq!(status, 202, "{parent}");
     let id = parent["id"].as_str().unwrap();
     let child = eventually("the child to run", || async {
         let (_, all) = server.get("/api/v1/executions").await;
@@ -294,4 +295,34 @@ fn a_script_stays_inside_the_site() {
         said.lines().any(|line| line.contains("a.yaml") && line.contains("the script `packs/t/actions/../../../../etc/hostname`")),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn a_plan_says_what_would_be_done_and_changes_nothing() {
+    let target = Target::answering(200, "{\"instances\": 3}").await;
+    let plan = "fn run(params) { kv.set(\"ran\", 1); }\nfn plan(params) {\n    let now = http.get(config.url).json().instances;\n    \
+                log.info(\"looked\");\n    `${params.app}: ${now} → ${now + params.by}`\n}";
+    let mut site = site("{http: [\"{{config.url}}\"], kv: read_write, chat: true, process: [echo], actions: [\"*\"]}", &target.url)
+        .file("packs/t/actions/scale.yaml", "runner_type: rhai\nparameters: {app: {type: string, required: true}, by: {type: integer}}\n")
+        .file("packs/t/actions/scale.rhai", plan);
+    let refused = [
+        ("post", "http.post(config.url)", "http.post would change something; `plan` may only look"),
+        ("key", "kv.set(\"a\", 1)", "kv.set would change something"),
+        ("say", "chat.send(\"ops\", \"x\")", "chat.send would change something"),
+        ("other", "actions.run(\"core.noop\")", "actions.run would change something"),
+    ];
+    for (name, call, _) in refused {
+        site = action(site, name, &format!("fn run(params) {{}}\nfn plan(params) {{ {call} }}"));
+    }
+    let site = action(site, "none", "fn run(params) {}");
+    let shell = Shell::start(site).await;
+    shell.say(&["run", "--plan", "t.scale", "app=shop", "by:=2"]).out(0, &["shop: 3 → 5", "looked"]);
+    shell.say(&["run", "--plan", "t.scale", "by:=2"]).err(2, &["app"]);
+    for (name, _, words) in refused {
+        shell.say(&["run", "--plan", &format!("t.{name}")]).err(1, &[words]);
+    }
+    shell.say(&["run", "--plan", "t.none"]).err(1, &["has no `fn plan(params)`"]);
+    shell.say(&["run", "--plan", "core.echo"]).err(1, &["its runner `noop` has no plans"]);
+    assert_eq!(shell.server.get("/api/v1/executions").await.1["executions"], json!([]), "nothing was run");
+    assert!(target.received().iter().all(|request| request.method == "GET"));
 }
