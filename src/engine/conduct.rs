@@ -452,15 +452,12 @@ impl Conductor {
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
             for key in &lanes {
                 #[allow(clippy::cast_precision_loss, reason = "a small number")]
-                let (all, own) = self
-                    .table
-                    .runners
-                    .get(key.runner)
-                    .map_or((f64::MAX, f64::MAX), |(_, places)| (*places as f64, places_of_one_pack(*places) as f64));
+                let all = self.table.runners.get(key.runner).map_or(f64::MAX, |(_, places)| *places as f64);
                 let taken = taken.entry(key.runner).or_default();
                 let of_pack = of_pack.entry((key.runner, key.pack.clone())).or_default();
                 let lane = self.lanes.get_mut(key).expect("lanes are never removed");
                 let more = lane.places(key, lane.running.len() + 1, now) - lane.places(key, lane.running.len(), now);
+                let own = places_of_one_pack(all - (*taken - *of_pack));
                 if *taken + more > all + ROUNDING || *of_pack + more > own + ROUNDING {
                     continue;
                 }
@@ -610,9 +607,10 @@ impl Conductor {
 /// Shares of places are added up as floating-point numbers.
 const ROUNDING: f64 = 1e-6;
 
-/// A quarter of a runner's places, at least one, is kept for other packs.
-fn places_of_one_pack(places: usize) -> usize {
-    if places > 1 { places - (places / 4).max(1) } else { places }
+/// Of the places that others have not taken, a pack gets three quarters; at least one is kept for the next pack. So however many packs take
+/// all they can, the next one finds a place, as long as there is one for each.
+fn places_of_one_pack(left: f64) -> f64 {
+    if left > 1.0 { left - (left / 4.0).floor().max(1.0) } else { left }
 }
 
 /// The longest error that is kept, in bytes.
@@ -660,4 +658,21 @@ fn next_attempt(execution: &Execution, action: Option<&Action>, error: &RunError
     let outcome = if error.reason == Reason::TimedOut { RetryOn::TimedOut } else { RetryOn::Failed };
     let wanted = error.retry && retry.on.contains(&outcome) && execution.state.attempt <= retry.count;
     wanted.then(|| retry.pause_after(execution.state.attempt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::places_of_one_pack;
+
+    #[test]
+    fn packs_that_take_all_they_can_leave_something_to_the_next() {
+        let (mut left, mut shares) = (32.0, Vec::new());
+        while left > 0.0 {
+            let share = places_of_one_pack(left);
+            shares.push(share);
+            left -= share;
+        }
+        assert_eq!(shares, [24.0, 6.0, 1.0, 1.0]);
+        assert_eq!([1.0, 2.0, 4.0].map(places_of_one_pack), [1.0, 1.0, 3.0]);
+    }
 }

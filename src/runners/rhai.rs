@@ -129,6 +129,8 @@ impl Pool {
         loop {
             if waiting.closed || waiting.threads - waiting.lent > self.most_threads {
                 waiting.threads -= 1;
+                // It may have been woken for a job, which another one is to take.
+                self.arrived.notify_one();
                 return None;
             }
             if let Some(job) = waiting.jobs.pop_front() {
@@ -144,6 +146,7 @@ impl Pool {
     fn make_up(self: &Arc<Self>, mut waiting: MutexGuard<'_, Waiting>) {
         let wanted = waiting.wants_thread(self.most_threads);
         drop(waiting);
+        self.arrived.notify_one();
         if wanted {
             let _ = self.start_thread(); // without it the job waits for a thread that becomes free
         }

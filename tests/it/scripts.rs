@@ -133,7 +133,8 @@ async fn a_script_runs_other_actions_once_however_often_it_is_tried() {
         ("unknown", "", "fn run(params) { actions.run(\"t.chidl\") }"),
         ("beyond", "", "fn run(params) { actions.run(\"core.notify\", #{channel: \"ops\", text: \"x\"}) }"),
     ];
-    let server = Server::start(&family(4, "http://127.0.0.1:9", &scripts)).await;
+    let site = family(4, "http://127.0.0.1:9", &scripts);
+    let server = Server::start(&site).await;
     let parent = server.run("t.parent", json!({})).await;
     assert_eq!((&parent["result"][0], &parent["result"][1], &parent["attempt"]), (&json!(2), &json!(5), &json!(2)), "{parent}");
     let (_, all) = server.get("/api/v1/executions?limit=1000").await;
@@ -173,7 +174,8 @@ async fn scripts_that_wait_for_others_keep_nobody_from_running() {
         ("middle", "", "fn run(params) { actions.run(\"t.leaf\") + actions.run(\"t.leaf\") }"),
         ("top", "", "fn run(params) { actions.run(\"t.middle\") + 1 }"),
     ];
-    let server = Server::start(&family(2, "http://127.0.0.1:9", &scripts)).await;
+    let site = family(2, "http://127.0.0.1:9", &scripts);
+    let server = Server::start(&site).await;
     let mut ids = Vec::new();
     for _ in 0..20 {
         let (status, execution) = server.post("/api/v1/executions", &json!({"action": "t.top"})).await;
@@ -190,7 +192,8 @@ async fn canceling_a_script_cancels_what_it_waits_for() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let scripts = [("hangs", "", "fn run(params) { http.get(config.url) }"), ("parent", "", "fn run(params) { actions.run(\"t.hangs\") }")];
-    let server = Server::start(&family(2, &url, &scripts)).await;
+    let site = family(2, &url, &scripts);
+    let server = Server::start(&site).await;
     let (status, parent) = server.post("/api/v1/executions", &json!({"action": "t.parent"})).await;
     assert_eq!(status, 202, "{parent}");
     let id = parent["id"].as_str().unwrap();
@@ -297,7 +300,7 @@ fn a_script_stays_inside_the_site() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_says_what_would_be_done_and_changes_nothing() {
     let target = Target::answering(200, "{\"instances\": 3}").await;
     let plan = "fn run(params) { kv.set(\"ran\", 1); }\nfn plan(params) {\n    let now = http.get(config.url).json().instances;\n    \
@@ -322,7 +325,7 @@ async fn a_plan_says_what_would_be_done_and_changes_nothing() {
         shell.say(&["run", "--plan", &format!("t.{name}")]).err(1, &[words]);
     }
     shell.say(&["run", "--plan", "t.none"]).err(1, &["has no `fn plan(params)`"]);
-    shell.say(&["run", "--plan", "core.echo"]).err(1, &["its runner `noop` has no plans"]);
+    shell.say(&["run", "--plan", "core.echo", "text=x"]).err(1, &["its runner `noop` has no plans"]);
     assert_eq!(shell.server.get("/api/v1/executions").await.1["executions"], json!([]), "nothing was run");
     assert!(target.received().iter().all(|request| request.method == "GET"));
 }
