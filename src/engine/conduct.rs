@@ -672,7 +672,7 @@ mod tests {
             shares.push(share);
             left -= share;
         }
-        assert_eq!(shares, [24.0, 6.0, 1.0, 1.0]);
-        assert_eq!([1.0, 2.0, 4.0].map(places_of_one_pack), [1.0, 1.0, 3.0]);
+        assert_eq!(format!("{shares:?}"), "[24.0, 6.0, 1.0, 1.0]");
+        assert_eq!(format!("{:?}", [1.0, 2.0, 4.0].map(places_of_one_pack)), "[1.0, 1.0, 3.0]");
     }
 }

@@ -104,6 +104,7 @@ impl Pool {
             let attempt = ScriptAttempt {
                 execution: call.execution.id,
                 pack: Arc::clone(&call.pack),
+                user: call.execution.request.requested_by.user().map(ToString::to_string),
                 depth: call.execution.request.depth,
                 masks: call.masks(),
                 context: Box::new(move || asked.context()),

@@ -17,6 +17,7 @@ pub(super) const MODULE: HostModule = HostModule {
     summary: "Other actions, as the capability `actions` grants them. Each call asks for an execution of its own, which has this one as its \
               parent; a second attempt of the script finds the executions of the first, if it asks for the same in the same order. Such \
               executions may lead to others 8 steps deep.",
+    values: &[],
     functions: &[
         function(
             "actions.run(action, parameters?)",

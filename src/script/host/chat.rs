@@ -11,6 +11,7 @@ use crate::model::failure::Failure;
 pub(super) const MODULE: HostModule = HostModule {
     name: "chat",
     summary: "Messages, with the capability `chat: true`. Repeated attempts of an execution send each of them once.",
+    values: &[],
     functions: &[function(
         "chat.send(channel, text)",
         "A message in Markdown to a channel of the site; durable on return.",

@@ -84,7 +84,7 @@ impl Own<'_> {
                 };
                 Some((*position, message))
             }
-            Expr::Property(property, position) => {
+            Expr::Property(property, position) if !module.values.contains(&property.2.as_str()) => {
                 let (module, name) = (module.name, &property.2);
                 Some((*position, format!("`{module}.{name}` is not a value; {module} has the functions {}", known.join(", "))))
             }
@@ -133,6 +133,7 @@ mod tests {
             "fn run(params) { let n = 2; let f = |x| [x].map(|y| y * n + params.by); f.call(1) }",
             "fn run(params) { [1].map(|x| kv.get(`k${x}`) ?? config.url) }",
             "fn run(params) { let text = \"a\"; text.len() }",
+            "fn run(params) { kv.system.get(\"a\") ?? kv.user.anything }",
             "fn run(params) { actions.run(\"core.noop\") }",
             "fn run(params) { #{run: 1, plan: 2}.run } fn plan(params) { 1 }",
             "fn run(log) { log.anything() }",

@@ -13,6 +13,7 @@ use crate::model::secret::constant_time_eq;
 pub(super) const MODULE: HostModule = HostModule {
     name: "hash",
     summary: "Digests of texts, in hexadecimal. SHA-1 and CRC-32 are for systems that ask for them; neither protects anything.",
+    values: &[],
     functions: &[
         function("hash.sha256(text)", "SHA-256.", "hash.sha256(\"abc\").sub_string(0, 8)", "\"ba7816bf\""),
         function("hash.sha512(text)", "SHA-512.", "hash.sha512(\"abc\").len()", "128"),

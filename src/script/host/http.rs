@@ -22,6 +22,7 @@ pub(super) const MODULE: HostModule = HostModule {
               `body` (text), `expect` (a list of statuses that are no error; 200 to 299 unless given), `follow` (of GET and HEAD: true \
               follows up to 5 redirects, each to a granted origin). The reply has `status`, `headers` (names in lower case), `body` and \
               `json()`. Requests other than GET and HEAD carry an `Idempotency-Key`, equal on every attempt.",
+    values: &[],
     functions: &[
         function("http.get(url, options?)", "A GET.", "http.get(config.url + \"/ping\").status", "200"),
         function("http.head(url, options?)", "A HEAD: status and headers without a body.", "http.head(config.url).body", "\"\""),

@@ -15,6 +15,7 @@ use crate::script::expr::to_dynamic;
 pub(super) const MODULE: HostModule = HostModule {
     name: "json",
     summary: "JSON as text, and paths into values.",
+    values: &[],
     functions: &[
         function(
             "json.parse(text)",

@@ -13,6 +13,7 @@ use crate::model::failure::Failure;
 pub(super) const MODULE: HostModule = HostModule {
     name: "links",
     summary: "Addresses of pages of Kibana, Grafana and Zipkin. They ask nobody and need no capability.",
+    values: &[],
     functions: &[
         function(
             "links.kibana(options)",

@@ -10,6 +10,7 @@ use super::{HostModule, ScriptCall};
 pub(super) const MODULE: HostModule = HostModule {
     name: "log",
     summary: "Lines in the execution's log: 100 of 2,000 bytes are kept. `print` does the same as `log.info`.",
+    values: &[],
     functions: &[
         function("log.info(value)", "Something worth knowing.", "log.info(`scaled ${params.len()}`)", "null"),
         function("log.warn(value)", "Something to look at.", "log.warn(#{left: 2})", "null"),

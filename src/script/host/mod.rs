@@ -36,7 +36,7 @@ pub use self::compile::{ScriptCache, ScriptFault, compile};
 pub use self::module::{HostModule, ScriptFunction, module, reference};
 pub use self::run::{ScriptEnd, run};
 use crate::clock::Clock;
-use crate::model::event::Cause;
+use crate::model::datastore::{Changed, KeyEntry, KeyRequest, Scope};
 use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
@@ -87,11 +87,14 @@ pub const STACK_BYTES: usize = 16 << 20;
 /// What scripts need from the engine.
 #[async_trait]
 pub trait Host: Send + Sync {
-    /// The value of a pack's key.
-    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, String>;
+    /// A key of the datastore.
+    async fn key(&self, scope: &Scope, name: &str) -> Result<Option<KeyEntry>, String>;
 
-    /// Sets or, with `None`, deletes a pack's key; durable on return.
-    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), String>;
+    /// The names of keys that begin so, after one of them.
+    async fn key_names(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, String>;
+
+    /// Changes a key of the datastore; durable on return.
+    async fn change_key(&self, request: KeyRequest) -> Result<Changed, Failure>;
 
     /// Asks for the `index`-th execution of a script of that depth; durable on return. The same parent and index is the same execution.
     async fn start_action(
@@ -168,6 +171,8 @@ pub struct ScriptAttempt {
     pub execution: ExecutionId,
     /// Its pack.
     pub pack: Arc<Pack>,
+    /// Whose keys `kv.user` are; nothing where no person asks.
+    pub user: Option<String>,
     /// How many of our own executions led here.
     pub depth: u32,
     /// Hides what must not be shown in its log and messages.

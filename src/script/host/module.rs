@@ -14,6 +14,8 @@ pub struct HostModule {
     pub name: &'static str,
     /// What it is for, in one sentence or two.
     pub summary: &'static str,
+    /// What else can be read of it.
+    pub values: &'static [&'static str],
     /// What it offers.
     pub functions: &'static [ScriptFunction],
     /// What the name stands for in one call.

@@ -21,6 +21,7 @@ pub(super) const MODULE: HostModule = HostModule {
     name: "regex",
     summary: "Regular expressions in the syntax of Rust's `regex`: no look-around and no back-references. `(?i)` in front ignores case, `(?m)` \
               lets `^` and `$` stand for lines. In Rhai, text between backticks needs no doubled backslash.",
+    values: &[],
     functions: &[
         function(
             "regex.matches(pattern, text)",

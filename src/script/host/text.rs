@@ -13,6 +13,7 @@ use crate::template::text::plain;
 pub(super) const MODULE: HostModule = HostModule {
     name: "text",
     summary: "Texts for people and for addresses, besides Rhai's own functions of texts. There is no `render`: data is never a template.",
+    values: &[],
     functions: &[
         function("text.pad(text, width)", "Blanks behind, up to that many characters.", "text.pad(\"ab\", 4)", "\"ab  \""),
         function("text.pad_left(text, width)", "Blanks in front.", "text.pad_left(\"7\", 3)", "\"  7\""),

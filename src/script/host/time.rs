@@ -15,6 +15,7 @@ use crate::model::duration;
 pub(super) const MODULE: HostModule = HostModule {
     name: "time",
     summary: "Times are RFC 3339 texts in UTC. A span is seconds, or text such as `\"5m\"`. Formats are those of strftime: `%Y-%m-%d %H:%M`.",
+    values: &[],
     functions: &[
         function("time.now()", "Now.", "time.now()", ""),
         function("time.now_us()", "Now, in microseconds since 1970.", "time.now_us() > 0", "true"),
