@@ -164,7 +164,7 @@ async fn every_script_ends_with_a_reason_and_its_place() {
             "large_key",
             "fn run(params) { let s = \"\"; s.pad(70000, \"x\"); kv.set(\"s\", s); }",
             "action_failed",
-            &["large_key.rhai:1:", "larger than 65536 bytes"],
+            &["large_key.rhai:1:", "65536 are allowed"],
         ),
         ("bad_json", "fn run(params) { json.parse(\"{\") }", "action_failed", &["bad_json.rhai:1:", "json.parse: EOF"]),
     ];
