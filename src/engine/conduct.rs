@@ -3,22 +3,20 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::attempt::{Attempted, attempt, next_attempt};
 use super::lanes::{Lane, LaneKey, ROUNDING, places_of_one_pack};
 use super::stream::Item;
 use super::{Engine, notices, own};
-use crate::clock::{self, Clock};
-use crate::gates::{self, CompiledPolicy, Decision, Gates, Waiter};
+use crate::clock;
+use crate::gates::{self, CompiledPolicy, Decision, Gates, Turn};
 use crate::livelog::LiveLog;
-use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, LogLine, Status};
 use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
@@ -48,6 +46,16 @@ pub enum Command {
         /// What it logged.
         log: Vec<LogLine>,
     },
+    /// A script waits for an execution that it has asked for, and gives its place back meanwhile; answers once that has ended and this is
+    /// durable, or at once with nothing if it is not open.
+    Await {
+        /// Whose script.
+        parent: ExecutionId,
+        /// What it waits for.
+        child: ExecutionId,
+        /// The way back.
+        reply: oneshot::Sender<Option<Arc<Execution>>>,
+    },
     /// Someone wants it stopped; answers with the state right after, or nothing if it is not open.
     Cancel {
         /// Which.
@@ -67,9 +75,6 @@ const COMMANDS_TOGETHER: usize = 256;
 /// Changes of states that are made in one commit, about.
 const STATES_TOGETHER: usize = 1_000;
 
-/// How long a runner may take to end after it was told to; then it is given up.
-const RUNNER_GRACE: Duration = Duration::from_secs(5);
-
 /// The pause before a commit that failed is tried again.
 const COMMIT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -77,6 +82,12 @@ const COMMIT_PAUSE: Duration = Duration::from_millis(500);
 pub struct RunnerTable {
     /// Runner and number of attempts at once, by kind.
     pub runners: BTreeMap<&'static str, (Arc<dyn ActionRunner>, usize)>,
+}
+
+/// A script that waits for an execution.
+struct Waiter {
+    parent: ExecutionId,
+    reply: oneshot::Sender<Option<Arc<Execution>>>,
 }
 
 /// An execution that has not ended.
@@ -93,6 +104,8 @@ struct Conductor {
     table: RunnerTable,
     open: HashMap<ExecutionId, Open>,
     lanes: BTreeMap<LaneKey, Lane>,
+    /// Who waits for an execution.
+    waiters: HashMap<ExecutionId, Vec<Waiter>>,
     due: BinaryHeap<Reverse<(DateTime<Utc>, ExecutionId)>>,
     next_turn: u64,
     gates: Gates,
@@ -131,6 +144,7 @@ pub async fn run(
     drain: Stop,
     stop: Stop,
 ) {
+    let _ = engine.runners.set(table.runners.iter().map(|(kind, (runner, _))| (*kind, Arc::clone(runner))).collect());
     let commands = engine.commands.clone();
     let Some(gates) = remembered(&engine, &stop).await else { return };
     let mut conductor = Conductor {
@@ -138,6 +152,7 @@ pub async fn run(
         table,
         open: HashMap::new(),
         lanes: BTreeMap::new(),
+        waiters: HashMap::new(),
         due: BinaryHeap::new(),
         next_turn: 0,
         gates,
@@ -205,7 +220,7 @@ async fn until(engine: &Engine, at: Option<DateTime<Utc>>) {
 
 impl Conductor {
     fn is_drained(&self) -> bool {
-        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running.is_empty())
+        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running.is_empty() && lane.lent.is_empty())
     }
 
     fn turn(&mut self) -> u64 {
@@ -214,7 +229,7 @@ impl Conductor {
     }
 
     /// Puts one among those that wait for their turn.
-    fn wait(&mut self, waiter: Waiter, lane: &LaneKey) {
+    fn queue(&mut self, waiter: Turn, lane: &LaneKey) {
         if lane.automatic && self.engine.hold.get().is_some() {
             self.to_mark.push_back(waiter.1);
         }
@@ -241,7 +256,7 @@ impl Conductor {
     }
 
     /// Puts those back into their lanes whom a gate holds no longer.
-    fn call(&mut self, mut called: Vec<Waiter>) {
+    fn call(&mut self, mut called: Vec<Turn>) {
         let held = self.engine.hold.get().is_some();
         while let Some(waiter) = called.pop() {
             let Some(open) = self.open.get(&waiter.1) else { continue };
@@ -271,7 +286,7 @@ impl Conductor {
             Some(at) if execution.state.status == Status::Delayed && !execution.state.reason.is_policy() => {
                 self.due.push(Reverse((at, id)));
             }
-            _ => self.wait((turn, id), &lane),
+            _ => self.queue((turn, id), &lane),
         }
         self.open.insert(id, Open { execution, stop: None, lane, turn });
     }
@@ -315,6 +330,7 @@ impl Conductor {
                     }
                 }
                 Command::Ended { id, outcome, left, log } => self.end(id, outcome, (left, log), effects),
+                Command::Await { parent, child, reply } => self.wait(parent, child, reply),
                 Command::Cancel { id, by, reply } => {
                     let answer = self.cancel(id, by, effects);
                     effects.replies.push((reply, answer));
@@ -328,7 +344,44 @@ impl Conductor {
         }
     }
 
+    /// A script waits for an execution: its place is free until that has ended.
+    fn wait(&mut self, parent: ExecutionId, child: ExecutionId, reply: oneshot::Sender<Option<Arc<Execution>>>) {
+        if !self.open.contains_key(&child) {
+            let _ = reply.send(None); // the script has been ended meanwhile
+            return;
+        }
+        self.lend(parent, true);
+        self.waiters.entry(child).or_default().push(Waiter { parent, reply });
+    }
+
+    /// Moves a running execution between those that have a place and those that have lent theirs.
+    fn lend(&mut self, id: ExecutionId, lend: bool) {
+        let Some(open) = self.open.get(&id) else { return };
+        let (Some(lane), Some(at)) = (self.lanes.get_mut(&open.lane), open.execution.state.started_at) else { return };
+        let (from, to) = if lend { (&mut lane.running, &mut lane.lent) } else { (&mut lane.lent, &mut lane.running) };
+        if from.remove(&(at, id)) {
+            to.insert((at, id));
+        }
+    }
+
+    /// An execution has ended, and that is durable: whoever waits goes on.
+    fn tell_waiters(&mut self, ended: &Arc<Execution>) {
+        for waiter in self.waiters.remove(&ended.id).unwrap_or_default() {
+            self.lend(waiter.parent, false);
+            let _ = waiter.reply.send(Some(Arc::clone(ended))); // it has been ended meanwhile
+        }
+    }
+
     fn cancel(&mut self, id: ExecutionId, by: String, effects: &mut Effects) -> Option<Execution> {
+        let waits_for: Vec<ExecutionId> = self
+            .waiters
+            .iter()
+            .filter(|(_, waiters)| waiters.iter().any(|waiter| waiter.parent == id && !waiter.reply.is_closed()))
+            .map(|(child, _)| *child)
+            .collect();
+        for child in waits_for {
+            self.cancel(child, by.clone(), effects);
+        }
         let at = self.engine.clock.now();
         let open = self.open.get_mut(&id)?;
         if open.execution.state.status == Status::Canceling {
@@ -403,7 +456,7 @@ impl Conductor {
             if let Some(open) = self.open.get_mut(&id).filter(|open| open.execution.state.status == Status::Delayed) {
                 open.turn = turn;
                 let lane = open.lane.clone();
-                self.wait((turn, id), &lane);
+                self.queue((turn, id), &lane);
             }
         }
         let called = self.gates.due(now.timestamp_millis());
@@ -430,15 +483,12 @@ impl Conductor {
             }
             for key in &lanes {
                 #[allow(clippy::cast_precision_loss, reason = "a small number")]
-                let (all, own) = self
-                    .table
-                    .runners
-                    .get(key.runner)
-                    .map_or((f64::MAX, f64::MAX), |(_, places)| (*places as f64, places_of_one_pack(*places) as f64));
+                let all = self.table.runners.get(key.runner).map_or(f64::MAX, |(_, places)| *places as f64);
                 let taken = taken.entry(key.runner).or_default();
                 let of_pack = of_pack.entry((key.runner, key.pack.clone())).or_default();
                 let lane = self.lanes.get_mut(key).expect("lanes are never removed");
                 let more = lane.places(key, lane.running.len() + 1, now) - lane.places(key, lane.running.len(), now);
+                let own = places_of_one_pack(all - (*taken - *of_pack));
                 if *taken + more > all + ROUNDING || *of_pack + more > own + ROUNDING {
                     continue;
                 }
@@ -524,7 +574,9 @@ impl Conductor {
             }
             let ended = self.open.get(&id).map(|open| open.execution.state.status).filter(|status| status.is_final());
             if let Some(status) = ended {
-                self.open.remove(&id);
+                if let Some(open) = self.open.remove(&id) {
+                    self.tell_waiters(&open.execution);
+                }
                 self.engine.metrics.executions.with_label_values(&[status.name()]).inc();
             }
         }
@@ -592,65 +644,15 @@ impl Conductor {
         let (runner, commands, clock) = (Arc::clone(runner), self.commands.clone(), Arc::clone(&self.engine.clock));
         let stopping = self.stop.clone();
         tasks::spawn_bounded(async move {
-            let (id, masks) = (call.execution.id, call.masks());
-            let watched = cx.clone();
-            let attempt = AssertUnwindSafe(runner.run(call, cx)).catch_unwind();
-            let mut outcome = tokio::select! {
-                outcome = attempt => outcome.unwrap_or_else(|_| Err(lost(Reason::RunnerPanicked, "the runner crashed; see the log"))),
-                () = overdue(&*clock, &watched) => Err(lost(Reason::TimedOut, "the action ran longer than its `timeout` and did not stop when told to")),
-                () = unstopped(&*clock, &watched) => Err(lost(Reason::TimedOut, "it did not end when told to and was given up; it may still run")),
-            };
-            mask(&mut outcome, &masks);
+            let id = call.execution.id;
+            let Attempted { outcome, left, log } = attempt(&*runner, call, cx, &*clock).await;
             // When the process stops, the work was cut short by us: the next start decides, as after a crash.
             if stopping.is_stopped() && outcome.as_ref().is_err_and(|error| error.reason == Reason::Canceled) {
                 return;
             }
-            let mut left = watched.left();
-            if let Some(left) = &mut left {
-                masks.value(left);
-            }
-            let log = watched.log.kept();
             let _ = commands.send(Command::Ended { id, outcome, left, log }).await; // the conductor has gone: the next start decides
         });
     }
-}
-
-/// The longest error that is kept, in bytes.
-const MAX_ERROR_BYTES: usize = 4_000;
-
-/// Replaces secrets wherever the outcome shows them, and cuts what is too long.
-fn mask(outcome: &mut Result<Value, Failure>, masks: &Masks) {
-    match outcome {
-        Ok(result) => masks.value(result),
-        Err(error) => {
-            masks.text(&mut error.message);
-            if error.message.len() > MAX_ERROR_BYTES {
-                let end = (0..=MAX_ERROR_BYTES).rev().find(|end| error.message.is_char_boundary(*end)).unwrap_or(0);
-                error.message.truncate(end);
-                error.message.push('…');
-            }
-        }
-    }
-}
-
-/// Returns when a runner that has begun should have ended long ago.
-async fn overdue(clock: &dyn Clock, cx: &RunContext) {
-    let patience = cx.timeout + RUNNER_GRACE;
-    while cx.began().is_none() {
-        clock::sleep(clock, patience).await;
-    }
-    let span = chrono::Duration::from_std(patience).unwrap_or(chrono::Duration::days(2));
-    clock.sleep_until(cx.began().unwrap_or_default() + span).await;
-}
-
-/// Returns when a runner that was told to stop should have ended long ago.
-async fn unstopped(clock: &dyn Clock, cx: &RunContext) {
-    cx.stop.stopped().await;
-    clock::sleep(clock, RUNNER_GRACE).await;
-}
-
-fn lost(reason: Reason, message: &str) -> Failure {
-    Failure { reason, message: message.into(), retry: true }
 }
 
 /// What becomes of an execution that may not start.
@@ -672,12 +674,4 @@ fn masked(mut change: Change, masks: &Masks) -> Change {
         _ => {}
     }
     change
-}
-
-/// The pause before the next attempt, if the action's `retry` and the runner both want one.
-fn next_attempt(execution: &Execution, action: Option<&Action>, error: &Failure) -> Option<Duration> {
-    let retry = action?.retry.as_ref()?;
-    let outcome = if error.reason == Reason::TimedOut { RetryOn::TimedOut } else { RetryOn::Failed };
-    let wanted = error.retry && retry.on.contains(&outcome) && execution.state.attempt <= retry.count;
-    wanted.then(|| retry.pause_after(execution.state.attempt))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::gates::Waiter;
+use crate::gates::Turn;
 use crate::model::ids::ExecutionId;
 
 /// What is carried out by one runner for one action; in order.
@@ -23,9 +23,11 @@ pub(super) struct LaneKey {
 #[derive(Default)]
 pub(super) struct Lane {
     /// Those that wait for a place, in the order of their turns.
-    pub waiting: BTreeSet<Waiter>,
+    pub waiting: BTreeSet<Turn>,
     /// Those that run, the oldest first.
     pub running: BTreeSet<(DateTime<Utc>, ExecutionId)>,
+    /// Those that run, and have given their places back while they wait for others.
+    pub lent: BTreeSet<(DateTime<Utc>, ExecutionId)>,
     /// How long its attempts take lately, in milliseconds.
     pub pace_ms: Option<f64>,
 }
@@ -55,7 +57,7 @@ impl Lane {
 
     pub(super) fn ended(&mut self, started_at: Option<DateTime<Utc>>, id: ExecutionId, now: DateTime<Utc>) {
         let Some(started_at) = started_at else { return };
-        if self.running.remove(&(started_at, id)) {
+        if self.running.remove(&(started_at, id)) | self.lent.remove(&(started_at, id)) {
             let took = milliseconds(now - started_at);
             self.pace_ms = Some(self.pace_ms.map_or(took, |pace| pace * 0.9 + took * 0.1));
         }
@@ -71,7 +73,25 @@ fn milliseconds(span: chrono::Duration) -> f64 {
 /// Shares of places are added up as floating-point numbers.
 pub(super) const ROUNDING: f64 = 1e-6;
 
-/// A quarter of a runner's places, at least one, is kept for other packs.
-pub(super) fn places_of_one_pack(places: usize) -> usize {
-    if places > 1 { places - (places / 4).max(1) } else { places }
+/// Of the places that others have not taken, a pack gets three quarters; at least one is kept for the next pack. So however many packs take
+/// all they can, the next one finds a place, as long as there is one for each.
+pub(super) fn places_of_one_pack(left: f64) -> f64 {
+    if left > 1.0 { left - (left / 4.0).floor().max(1.0) } else { left }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::places_of_one_pack;
+
+    #[test]
+    fn packs_that_take_all_they_can_leave_something_to_the_next() {
+        let (mut left, mut shares) = (32.0, Vec::new());
+        while left > 0.0 {
+            let share = places_of_one_pack(left);
+            shares.push(share);
+            left -= share;
+        }
+        assert_eq!(format!("{shares:?}"), "[24.0, 6.0, 1.0, 1.0]");
+        assert_eq!(format!("{:?}", [1.0, 2.0, 4.0].map(places_of_one_pack)), "[1.0, 1.0, 3.0]");
+    }
 }

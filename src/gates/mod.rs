@@ -126,16 +126,16 @@ impl CompiledPolicy {
 type DoorId = (usize, Arc<str>);
 
 /// Who waits: in the order of being asked for.
-pub type Waiter = (u64, ExecutionId);
+pub type Turn = (u64, ExecutionId);
 
 /// Those who wait before another are counted up to so many.
 const COUNTED: usize = 100;
 
 struct Door {
     gate: Box<dyn Gate>,
-    waiting: BTreeSet<Waiter>,
+    waiting: BTreeSet<Turn>,
     /// Those for whom a place is kept.
-    called: BTreeSet<Waiter>,
+    called: BTreeSet<Turn>,
     /// When it is looked at again.
     due: Option<i64>,
 }
@@ -213,7 +213,7 @@ impl Gates {
         policies: &[Arc<CompiledPolicy>],
         running: impl Iterator<Item = (ExecutionId, &'r Request)>,
         now: i64,
-    ) -> Vec<Waiter> {
+    ) -> Vec<Turn> {
         let called = self.waiting();
         let mut next = Self::new(policies);
         next.changed = std::mem::take(&mut self.changed);
@@ -245,13 +245,7 @@ impl Gates {
 
     /// Decides about an execution whose turn it is. One that is held is called later; others
     /// may be `called` now, because it gives back a place.
-    pub fn ask(
-        &mut self,
-        waiter: Waiter,
-        (action, parameters): (&str, &Map<String, Value>),
-        now: i64,
-        called: &mut Vec<Waiter>,
-    ) -> Decision {
+    pub fn ask(&mut self, waiter: Turn, (action, parameters): (&str, &Map<String, Value>), now: i64, called: &mut Vec<Turn>) -> Decision {
         if !self.of_action.contains_key(action) {
             return Decision::Start;
         }
@@ -289,7 +283,7 @@ impl Gates {
             let is_wait = policy.action == OnReached::Delay;
             // It gives back the place that was kept for it, at whichever of the doors that was.
             let left = self.forget(waiter);
-            let next: Vec<Waiter> = left.iter().filter(|door| *door != id).flat_map(|door| self.call(door, now)).collect();
+            let next: Vec<Turn> = left.iter().filter(|door| *door != id).flat_map(|door| self.call(door, now)).collect();
             called.extend(next);
             if is_wait {
                 self.door(id).waiting.insert(waiter);
@@ -323,7 +317,7 @@ impl Gates {
     }
 
     /// Takes in that an attempt has ended; who may go on now, the first first.
-    pub fn ended(&mut self, (_, id): Waiter, failed: bool, now: i64) -> Vec<Waiter> {
+    pub fn ended(&mut self, (_, id): Turn, failed: bool, now: i64) -> Vec<Turn> {
         let mut called = Vec::new();
         for door in self.at.remove(&id).unwrap_or_default() {
             // One at which nothing was remembered may have been forgotten since.
@@ -336,12 +330,12 @@ impl Gates {
     }
 
     /// Takes in that one that waits will never start; who may go on instead.
-    pub fn gone(&mut self, waiter: Waiter, now: i64) -> Vec<Waiter> {
+    pub fn gone(&mut self, waiter: Turn, now: i64) -> Vec<Turn> {
         let doors = self.forget(waiter);
         doors.iter().flat_map(|door| self.call(door, now)).collect()
     }
 
-    fn forget(&mut self, waiter: Waiter) -> Vec<DoorId> {
+    fn forget(&mut self, waiter: Turn) -> Vec<DoorId> {
         let doors = self.at.remove(&waiter.1).unwrap_or_default();
         for door in &doors {
             if let Some(door) = self.doors.get_mut(door) {
@@ -353,7 +347,7 @@ impl Gates {
     }
 
     /// Calls those at a door for whom there is a place.
-    fn call(&mut self, id: &DoorId, now: i64) -> Vec<Waiter> {
+    fn call(&mut self, id: &DoorId, now: i64) -> Vec<Turn> {
         let Some(door) = self.doors.get_mut(id) else { return Vec::new() };
         let mut called = Vec::new();
         let free = door.gate.free(now);
@@ -402,7 +396,7 @@ impl Gates {
     }
 
     /// Who may go on because time has passed.
-    pub fn due(&mut self, now: i64) -> Vec<Waiter> {
+    pub fn due(&mut self, now: i64) -> Vec<Turn> {
         let mut called = Vec::new();
         while let Some((at, _)) = self.due.first()
             && *at <= now
@@ -429,8 +423,8 @@ impl Gates {
     }
 
     /// Everyone who waits, the first first.
-    fn waiting(&self) -> Vec<Waiter> {
-        let mut all: Vec<Waiter> = self.doors.values().flat_map(|door| &door.waiting).copied().collect();
+    fn waiting(&self) -> Vec<Turn> {
+        let mut all: Vec<Turn> = self.doors.values().flat_map(|door| &door.waiting).copied().collect();
         all.sort_unstable();
         all
     }

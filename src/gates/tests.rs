@@ -33,7 +33,7 @@ const NOBODY: [u64; 0] = [];
 
 struct Case {
     gates: Gates,
-    called: Vec<Waiter>,
+    called: Vec<Turn>,
     ids: Vec<ExecutionId>,
     now: i64,
 }
@@ -223,6 +223,7 @@ fn gates_agree_with_a_simple_model() {
                         event: None,
                         key: None,
                         depth: 0,
+                        parent: None,
                         notify: None,
                         idempotent: false,
                     };

@@ -113,6 +113,12 @@ impl RunContext {
 pub trait ActionRunner: Send + Sync {
     /// Makes one attempt; what it returned. What it logs goes to `cx.log`.
     async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Value, Failure>;
+
+    /// Says what an attempt would do, and changes nothing; the execution of the call is not stored.
+    async fn plan(&self, call: ActionCall, _: RunContext) -> Result<Value, Failure> {
+        let message = format!("`{}` cannot say what it would do: its runner `{}` has no plans", call.action.reference, call.action.runner);
+        Err(Failure::misuse(message))
+    }
 }
 
 /// A kind of runner.

@@ -1,13 +1,14 @@
 //! Sensors in Rhai: `fn poll(state)` is called, and what it emits is collected. `emit(payload)` or
 //! `emit(payload, #{key: "…", occurred_at: "…"})`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use rhai::{Dynamic, Engine, EvalAltResult, Map};
 use serde_json::Value;
 
-use super::{Entry, MAX_RESULT_BYTES, ScriptAttempt, ScriptCache, ScriptCall, Surroundings, attempt, from_dynamic, thrown};
+use super::run::attempt;
+use super::{Entry, MAX_RESULT_BYTES, ScriptAttempt, ScriptCache, ScriptCall, Surroundings, from_dynamic, thrown};
 use crate::model::action::Script;
 use crate::model::failure::Failure;
 use crate::model::reason::Reason;
@@ -41,10 +42,8 @@ pub type PollEnd = Result<(Value, Vec<Emitted>), Failure>;
 /// # Errors
 /// The fault, when it fails.
 pub fn poll(cache: &ScriptCache, script: &Script, state: &Value, surroundings: &Surroundings, about: ScriptAttempt) -> PollEnd {
-    let mut call = ScriptCall::new(surroundings, about);
-    call.emitted = Some(Mutex::default());
-    let call = Arc::new(call);
-    attempt(cache, script, Entry::Poll, to_dynamic(state), &call).and_then(|value| Ok((new_state(&value)?, taken(&call))))
+    let call = Arc::new(ScriptCall::new(surroundings, Entry::Poll, about));
+    attempt(cache, script, to_dynamic(state), &call).and_then(|value| Ok((new_state(&value)?, taken(&call))))
 }
 
 fn new_state(value: &Dynamic) -> Result<Value, Failure> {
