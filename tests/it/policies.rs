@@ -55,7 +55,7 @@ struct Stage {
     conductor: tokio::task::JoinHandle<()>,
 }
 
-const ACTION: &str = "runner_type: noop\nidempotent: true\nparameters:\n  app: {type: string, default: a}\n  n: {type: integer}\n  fails: {type: boolean, default: false}\n";
+const ACTION: &str = "runner_type: noop\nidempotent: true\ntimeout: 24h\nparameters:\n  app: {type: string, default: a}\n  n: {type: integer}\n  fails: {type: boolean, default: false}\n";
 
 fn site(policies: &[(&str, &str)]) -> TestSite {
     let site = TestSite::empty().pack(&[("actions/work.yaml", ACTION)]);
