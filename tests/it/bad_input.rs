@@ -556,11 +556,7 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
             &["rules/r.yaml:5:", "error: action `core.echo` has no parameter `txet`; did you mean `text`?"],
         ),
         ("missing parameter", &[("rules/r.yaml", &none)], &["rules/r.yaml:2:9: error: action `core.echo` needs the parameter `text`"]),
-        (
-            "later",
-            &[("rules/r.yaml", &correlated)],
-            &["rules/r.yaml:2:12: error: `correlate` is not carried out by this version", "remove the field"],
-        ),
+        ("later", &[("rules/r.yaml", &correlated)], &["rules/r.yaml:1:1: error: a rule needs the field `events`"]),
         ("half a window", &[("rules/r.yaml", &windowed)], &["rules/r.yaml:2:9: error: `window` needs the field `within`"]),
         (
             "windows that cannot be",
