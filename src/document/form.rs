@@ -101,7 +101,7 @@ fn either(source: &SourceFile, name: &str, node: &Node, forms: &'static [Holds],
 fn word(source: &SourceFile, name: &str, node: &Node, words: &[&'static str], faults: &mut Faults) {
     let given = node.value();
     let text = given.as_str().unwrap_or_default();
-    if !words.iter().any(|word| *word == text) {
+    if !words.contains(&text) {
         let fault = source.fault(node.line, node.column, format!("`{name}` cannot be `{text}`"));
         faults.push(fault.hint(did_you_mean(text, words)));
     }

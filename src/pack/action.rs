@@ -107,7 +107,7 @@ fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, file: &Path, 
     let runner = kind.name.to_string();
     let revision = crate::model::hash::Revision::default();
     let action =
-        Action { reference, description, enabled, runner, parameters, timeout, idempotent, retry, script, output_schema, place, revision };
+        Action { reference, description, enabled, runner, parameters, timeout, idempotent, retry, output_schema, script, place, revision };
     check(kind, &action, source, faults);
     Some(action.sealed())
 }

@@ -125,17 +125,15 @@ fn dependencies(fields: &mut Fields<'_, '_>) -> Vec<Dependency> {
             Content::Scalar { value: Value::String(name), .. } => found.push(Dependency { name: name.clone(), version: None, place }),
             Content::Map(pairs) if pairs.len() == 1 => {
                 let (key, wanted) = &pairs[0];
-                let parsed = wanted.value().as_str().map(VersionReq::parse);
-                match parsed {
-                    Some(Ok(version)) => found.push(Dependency { name: key.text.clone(), version: Some(version), place }),
-                    _ => {
-                        let Content::Scalar { text, .. } = &wanted.content else {
-                            fields.fault(wanted, "a version must be text such as \">=1.2, <2\"");
-                            continue;
-                        };
-                        let fault = fields.source.fault(wanted.line, wanted.column, format!("`{text}` is no range of versions"));
-                        fields.faults.push(fault.hint("write for example \">=1.2\", \"^1.2\", \"~1.2.3\" or \">=1.2, <2\", in quotes"));
-                    }
+                let Content::Scalar { text, .. } = &wanted.content else {
+                    fields.fault(wanted, "a version must be text such as \">=1.2, <2\"");
+                    continue;
+                };
+                if let (true, Ok(version)) = (wanted.value().is_string(), VersionReq::parse(text)) {
+                    found.push(Dependency { name: key.text.clone(), version: Some(version), place });
+                } else {
+                    let fault = fields.source.fault(wanted.line, wanted.column, format!("`{text}` is no range of versions"));
+                    fields.faults.push(fault.hint("write for example \">=1.2\", \"^1.2\", \"~1.2.3\" or \">=1.2, <2\", in quotes"));
                 }
             }
             _ => fields.fault(item, "a dependency is the name of a pack, or the name and a range of versions: {links: \">=1.2\"}"),
