@@ -92,6 +92,8 @@ pub struct SiteConfig {
     pub retention: Keep,
     /// What may be at once.
     pub limits: Limits,
+    /// Names of other systems that may stand for addresses of this machine and its link.
+    pub local_names: BTreeSet<String>,
 }
 
 /// The settings of one pack, as the site gives them.
@@ -157,6 +159,7 @@ pub static SITE: Shape = Shape::new(
             .example("{\"ops\": {\"adapter\": \"console\", \"to\": \"ops\"}}"),
         Field::new("open_webhooks", Holds::List(&Holds::Text), "Webhooks without auth that other hosts may call").example("[\"generic\"]"),
         Field::new("retention", Holds::Shape(&RETENTION), "How long things are kept"),
+        Field::new("outbound", Holds::Shape(&OUTBOUND), "What holds for requests to other systems"),
         Field::new("limits", Holds::Shape(&LIMITS), "What may be at once, and how large"),
     ],
 );
@@ -210,6 +213,12 @@ static KEEP: Shape = Shape::new(
     ],
 );
 
+static OUTBOUND: Shape = Shape::new(
+    "`outbound`",
+    "What holds for requests to other systems",
+    &[Field::new("local_names", Holds::List(&Holds::Text), "Names that may lead to this machine").example("[\"scheduler.local\"]")],
+);
+
 static LIMITS: Shape = Shape::new(
     "`limits`",
     "What may be at once, and how large",
@@ -241,6 +250,7 @@ fn defaults(site: &Path) -> SiteConfig {
         open_webhooks_at: Vec::new(),
         retention: Keep::default(),
         limits: Limits { body_bytes: 1 << 20, webhook_concurrency: 512, open_executions: 100_000, script_threads: 32 },
+        local_names: BTreeSet::new(),
     }
 }
 
@@ -296,6 +306,12 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
         for (name, limit) in [("events", &mut keep.events), ("executions", &mut keep.executions), ("output", &mut keep.outputs)] {
             read_limit(&mut inner, name, limit);
         }
+        inner.finish();
+    }
+    if let Some(node) = fields.node("outbound")
+        && let Some(mut inner) = Fields::of(fields.source, node, &OUTBOUND, fields.faults)
+    {
+        config.local_names = inner.texts("local_names").into_iter().map(|(name, _)| name.trim_end_matches('.').to_lowercase()).collect();
         inner.finish();
     }
     if let Some(node) = fields.node("limits")
