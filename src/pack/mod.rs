@@ -4,15 +4,19 @@
 
 mod action;
 mod capabilities;
+mod dependencies;
 mod files;
 mod kinds;
 mod manifest;
+mod parameter;
 mod policy;
 pub mod rule;
+pub mod schema;
 mod sensor;
 mod site;
 mod timers;
 mod trigger;
+mod workflow;
 mod window;
 
 use std::collections::BTreeMap;
