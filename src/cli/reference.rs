@@ -3,17 +3,22 @@
 use std::fmt::Write as _;
 
 use super::{Answer, definition, print_line};
+use crate::api::openapi;
 use crate::model::reason;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Which page
-    #[arg(value_parser = ["reasons", "cli"])]
+    #[arg(value_parser = ["reasons", "cli", "api"])]
     page: String,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Answer {
-    let page = if arguments.page == "cli" { cli() } else { reason::reference() };
+    let page = match arguments.page.as_str() {
+        "cli" => cli(),
+        "api" => openapi::reference(),
+        _ => reason::reference(),
+    };
     print_line(page.trim_end());
     Answer::Yes
 }

@@ -252,6 +252,40 @@ impl Engine {
         by: Principal,
         cause: Option<Cause>,
     ) -> Result<Execution, RequestError> {
+        self.ask(action, parameters, by, cause, None).await
+    }
+
+    /// Requests what an execution did once more, with some parameters changed; of an id of its own.
+    ///
+    /// # Errors
+    /// As for [`Engine::request`], and when there is no such execution.
+    pub async fn rerun(
+        &self,
+        id: ExecutionId,
+        changed: Map<String, Value>,
+        by: Principal,
+        cause: Option<Cause>,
+    ) -> Result<Execution, RequestError> {
+        let Some(execution) = self.store.execution(id).await? else {
+            return Err(RequestError::NotFound(format!("there is no execution {id}")));
+        };
+        let catalog = self.catalog.get();
+        let action = catalog.actions.get(&execution.request.action);
+        // What callers may not set stands in the record, and the action fills it in again.
+        let fixed = |name: &str| action.is_some_and(|action| action.parameters.iter().any(|own| own.immutable && own.name == name));
+        let mut parameters: Map<String, Value> = execution.request.parameters.into_iter().filter(|(name, _)| !fixed(name)).collect();
+        parameters.extend(changed);
+        self.ask(&execution.request.action, &parameters, by, cause, Some(id)).await
+    }
+
+    async fn ask(
+        &self,
+        action: &str,
+        parameters: &Map<String, Value>,
+        by: Principal,
+        cause: Option<Cause>,
+        rerun_of: Option<ExecutionId>,
+    ) -> Result<Execution, RequestError> {
         let depth = cause.as_ref().map_or(0, |cause| cause.depth.saturating_add(1));
         if depth > MAX_DEPTH {
             return Err(RequestError::Conflict(format!("refused as a loop: executions cause each other more than {MAX_DEPTH} steps deep")));
@@ -276,6 +310,7 @@ impl Engine {
             requested_at: now,
             event: None,
             key: None,
+            rerun_of,
             depth,
             notify: None,
             idempotent: found.idempotent,
