@@ -22,6 +22,7 @@ mod hostile;
 mod image;
 mod index;
 mod journey;
+mod keys;
 mod model;
 mod power;
 mod reasons;
