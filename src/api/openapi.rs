@@ -23,6 +23,7 @@ const PROBLEMS: &[(u16, &str)] = &[
     (404, "There is no such thing"),
     (408, "The body did not arrive in time"),
     (409, "It cannot be done now"),
+    (412, "It was changed meanwhile; `If-Match` and `If-None-Match` say what was expected"),
     (413, "The body is too large"),
     (422, "It is understood, and wrong; `errors` has each fault"),
     (503, "The store cannot be used, or too much arrives; `Retry-After` says when to try again"),

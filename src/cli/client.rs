@@ -74,7 +74,12 @@ impl ApiClient {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.to_string()))?;
         // Reading the system's certificates takes longer than most answers, and a redirect would take the token elsewhere.
         let needs_tls = server.starts_with("https:");
-        let client = Client::builder().no_proxy().redirect(Policy::none()).tls_built_in_native_certs(needs_tls).build().map_err(|error| failed(error.to_string()))?;
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .tls_built_in_native_certs(needs_tls)
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
         Ok(Self { server, token, client, runtime, holder: None })
     }
 

@@ -120,7 +120,12 @@ fn server(common: &Common, environment: &Environment, config: &SiteConfig) -> Ve
     let mut found = vec![if version == own {
         good("server", format!("it answers, version {version}"))
     } else {
-        bad("server", Warn, format!("it runs version {version}, this is {own}"), "restart it with this version, or use its own command line")
+        bad(
+            "server",
+            Warn,
+            format!("it runs version {version}, this is {own}"),
+            "restart it with this version, or use its own command line",
+        )
     }];
     if let Some(now) = site["now"].as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok()) {
         let skew = (now - (before + half)).num_milliseconds();
@@ -165,15 +170,25 @@ fn folder(data: &Path) -> Vec<Finding> {
     found.push(space(data));
     found.push(match disk_ms(data) {
         Ok(median) if median < DISK.2 => good("disk speed", format!("{median} ms to write 256 KiB durably")),
-        Ok(median) => bad("disk speed", Warn, format!("{median} ms to write 256 KiB durably"), "every acknowledgement waits for the disk; use a faster one"),
-        Err(error) => bad("disk speed", Fail, format!("cannot write to `{}`: {error}", data.display()), "let the user of the server own the folder"),
+        Ok(median) => bad(
+            "disk speed",
+            Warn,
+            format!("{median} ms to write 256 KiB durably"),
+            "every acknowledgement waits for the disk; use a faster one",
+        ),
+        Err(error) => {
+            bad("disk speed", Fail, format!("cannot write to `{}`: {error}", data.display()), "let the user of the server own the folder")
+        }
     });
     let now = SystemClock.now();
     let newest = entries(data).into_iter().filter_map(|entry| entry.metadata().ok()?.modified().ok()).max().map(DateTime::<Utc>::from);
     found.push(match newest {
-        Some(newest) if newest > now + chrono::Duration::milliseconds(SKEW_MS) => {
-            bad("clock", Fail, format!("it is {now}, and the data folder was written at {newest}"), "the clock has gone back: set it, by NTP")
-        }
+        Some(newest) if newest > now + chrono::Duration::milliseconds(SKEW_MS) => bad(
+            "clock",
+            Fail,
+            format!("it is {now}, and the data folder was written at {newest}"),
+            "the clock has gone back: set it, by NTP",
+        ),
         _ => good("clock", format!("{}", now.format("%Y-%m-%d %H:%M:%S UTC"))),
     });
     found
@@ -196,7 +211,12 @@ fn private_files(data: &Path) -> Vec<Finding> {
     if open.is_empty() {
         return vec![good("secret files", "nobody else may read tokens and keys")];
     }
-    vec![bad("secret files", Fail, format!("others may read {}", open.join(", ")), format!("chmod 600 {}; then make new ones", open.join(" ")))]
+    vec![bad(
+        "secret files",
+        Fail,
+        format!("others may read {}", open.join(", ")),
+        format!("chmod 600 {}; then make new ones", open.join(" ")),
+    )]
 }
 
 fn space(data: &Path) -> Finding {
@@ -238,7 +258,12 @@ fn origins(site: &Site) -> Vec<Finding> {
     let mut silent = Vec::new();
     for (pack, origin) in all.iter().take(MOST_ORIGINS) {
         if let Err(why) = reach(origin) {
-            silent.push(bad("reach", Warn, format!("{origin}, which pack {pack} may call: {why}"), "see whether it is up, and the pack's `config` right"));
+            silent.push(bad(
+                "reach",
+                Warn,
+                format!("{origin}, which pack {pack} may call: {why}"),
+                "see whether it is up, and the pack's `config` right",
+            ));
         }
     }
     if silent.is_empty() && !all.is_empty() {
@@ -279,9 +304,12 @@ fn limits() -> Vec<Finding> {
     let mut found = Vec::new();
     let open = getrlimit(Resource::Nofile).current;
     found.push(match open {
-        Some(open) if open < OPEN_FILES => {
-            bad("open files", Warn, format!("{open} at once"), format!("raise the limit to {OPEN_FILES} or more: `LimitNOFILE=` of the unit, or `ulimit -n`"))
-        }
+        Some(open) if open < OPEN_FILES => bad(
+            "open files",
+            Warn,
+            format!("{open} at once"),
+            format!("raise the limit to {OPEN_FILES} or more: `LimitNOFILE=` of the unit, or `ulimit -n`"),
+        ),
         Some(open) => good("open files", format!("{open} at once")),
         None => good("open files", "no limit"),
     });
