@@ -18,7 +18,7 @@ use super::{ApiState, site};
 use crate::auth::permission::Permission::{Operate, Read};
 use crate::document::fault::nearest;
 use crate::engine::ingest::cause;
-use crate::engine::{Engine, owned};
+use crate::engine::{Engine, owned, plan};
 use crate::model::action::masked;
 use crate::model::execution::{Execution, Status};
 use crate::model::ids::ExecutionId;
@@ -40,6 +40,10 @@ pub(super) const ROUTES: &[Route] = &[
     post("/api/v1/executions/{id}/rerun", Operate, "Run it again, as an execution of its own", |m| on(m, rerun))
         .takes("Rerun")
         .accepts("Execution")
+        .or(&[404, 409, 422]),
+    post("/api/v1/actions/{action}/plan", Operate, "What an action would do, by its own account; nothing is changed", |m| on(m, plan))
+        .takes("PlanRequest")
+        .answers("Plan")
         .or(&[404, 409, 422]),
     post("/api/v1/executions/{id}/cancel", Operate, "Stop an execution", |m| on(m, cancel)).accepts("Execution").or(&[404, 409]),
 ];
@@ -111,6 +115,23 @@ async fn rerun(
     let (engine, cause) = (Arc::clone(&state.engine), cause(&headers));
     let execution = owned(async move { engine.rerun(id, parameters, principal, cause).await }).await??;
     Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Planned {
+    #[serde(default)]
+    parameters: Map<String, Value>,
+}
+
+pub(super) async fn plan(
+    State(state): State<Arc<ApiState>>,
+    Extension(principal): Extension<Principal>,
+    Path(action): Path<String>,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let planned: Planned = read_json(body, state.body_bytes).await?;
+    Ok(Json(plan::plan(&state.engine, &action, &planned.parameters, principal).await?))
 }
 
 pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<Value>, Problem> {

@@ -161,7 +161,7 @@ fn folder(data: &Path) -> Vec<Finding> {
     };
     let mut found = Vec::new();
     let mode = about.permissions().mode() & 0o777;
-    found.push(if mode & 0o077 == 0 {
+    found.push(if !is_open_to_others(mode) {
         good("data folder", format!("`{}` is for its owner only", data.display()))
     } else {
         bad("data folder", Warn, format!("others may read `{}` ({mode:o})", data.display()), format!("chmod 700 {}", data.display()))
@@ -194,6 +194,10 @@ fn folder(data: &Path) -> Vec<Finding> {
     found
 }
 
+fn is_open_to_others(mode: u32) -> bool {
+    mode & 0o077 != 0
+}
+
 fn entries(folder: &Path) -> Vec<fs::DirEntry> {
     fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).collect()
 }
@@ -204,7 +208,7 @@ fn private_files(data: &Path) -> Vec<Finding> {
     let mut open = Vec::new();
     for entry in entries(data) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if secret(&name) && entry.metadata().is_ok_and(|about| about.permissions().mode() & 0o077 != 0) {
+        if secret(&name) && entry.metadata().is_ok_and(|about| is_open_to_others(about.permissions().mode())) {
             open.push(entry.path().display().to_string());
         }
     }

@@ -149,6 +149,7 @@ pub(super) fn print_one(execution: &Value, around: &Around) {
     line("asked for by", asked_by(execution));
     line("event", text(&execution["event"]));
     line("key", text(&execution["key"]));
+    line("parent", text(&execution["parent"]));
     line("rerun of", text(&execution["rerun_of"]));
     for (name, field) in
         [("requested", "requested_at"), ("started", "started_at"), ("ended", "ended_at"), ("next attempt", "next_attempt_at")]
@@ -162,10 +163,7 @@ pub(super) fn print_one(execution: &Value, around: &Around) {
             line(field, serde_json::to_string_pretty(&execution[field]).unwrap_or_default());
         }
     }
-    for entry in execution["log"].as_array().into_iter().flatten() {
-        let at = around.time(&entry["at"]);
-        line("log", format!("{} {} {}", at.get(11..19).unwrap_or(&at), text(&entry["level"]), text(&entry["text"])));
-    }
+    print_log(execution, around);
     if !around.public_url.is_empty() {
         line("link", format!("{}/api/v1/executions/{}", around.public_url, text(&execution["id"])));
     }
@@ -191,5 +189,13 @@ fn took(execution: &Value) -> String {
     match milliseconds {
         0..10_000 => format!("{milliseconds} ms"),
         _ => format!("{} s", milliseconds / 1_000),
+    }
+}
+
+/// What was logged, a line each, with the time of day.
+pub(super) fn print_log(of: &Value, around: &Around) {
+    for entry in of["log"].as_array().into_iter().flatten() {
+        let at = around.time(&entry["at"]);
+        print_line(&format!("{:<16} {} {} {}", "log", at.get(11..19).unwrap_or(&at), text(&entry["level"]), text(&entry["text"])));
     }
 }

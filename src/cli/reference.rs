@@ -9,7 +9,7 @@ use crate::model::reason;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Which page
-    #[arg(value_parser = ["reasons", "cli", "api"])]
+    #[arg(value_parser = ["reasons", "cli", "api", "scripts"])]
     page: String,
 }
 
@@ -17,6 +17,7 @@ pub(super) fn run(arguments: &Arguments) -> Answer {
     let page = match arguments.page.as_str() {
         "cli" => cli(),
         "api" => openapi::reference(),
+        "scripts" => crate::script::host::reference(),
         _ => reason::reference(),
     };
     print_line(page.trim_end());

@@ -592,6 +592,7 @@ impl Work<'_> {
             key,
             rerun_of: None,
             depth,
+            parent: None,
             notify: rule.notify.as_ref().map(|notify| notify.value.clone()),
             idempotent: action.is_some_and(|action| action.idempotent),
         };

@@ -6,6 +6,7 @@
 
 pub mod board;
 pub mod catalog;
+pub mod children;
 pub mod conduct;
 pub mod deliver;
 pub mod evaluate;
@@ -16,6 +17,7 @@ pub mod ingest;
 pub mod keys;
 pub mod notices;
 pub mod own;
+pub mod plan;
 pub mod recover;
 pub mod rehearse;
 pub mod ruling;
@@ -24,11 +26,12 @@ pub mod supervise;
 pub mod switching;
 pub mod why;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::clock::{self, Clock};
 use crate::engine::board::Board;
@@ -45,6 +48,7 @@ use crate::model::execution::{Execution, Request};
 use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
+use crate::runners::ActionRunner;
 use crate::store::{Batch, CommitError, Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -75,6 +79,9 @@ pub struct Engine {
     /// Whether automatic executions are held.
     pub hold: HoldCell,
     commands: mpsc::Sender<Command>,
+    /// Places for plans.
+    plans: Semaphore,
+    runners: OnceLock<BTreeMap<&'static str, Arc<dyn ActionRunner>>>,
 }
 
 /// What an engine is made of.
@@ -209,6 +216,15 @@ impl From<CommitError> for RequestError {
     }
 }
 
+/// Who asks for an execution, and how it came to that.
+struct Asked {
+    id: ExecutionId,
+    by: Principal,
+    depth: u32,
+    parent: Option<ExecutionId>,
+    rerun_of: Option<ExecutionId>,
+}
+
 /// Runs what must not be left half done when whoever waits for it goes away, as a client whose connection breaks.
 ///
 /// # Errors
@@ -237,6 +253,8 @@ impl Engine {
             own_events: Notify::new(),
             hold: HoldCell::default(),
             commands,
+            plans: Semaphore::new(plan::AT_ONCE),
+            runners: OnceLock::new(),
         };
         (Arc::new(engine), inbox)
     }
@@ -252,7 +270,8 @@ impl Engine {
         by: Principal,
         cause: Option<Cause>,
     ) -> Result<Execution, RequestError> {
-        self.ask(action, parameters, by, cause, None).await
+        let asked = self.asked(by, cause.as_ref(), None)?;
+        self.ask(action, parameters, asked).await
     }
 
     /// Requests what an execution did once more, with some parameters changed; of an id of its own.
@@ -275,21 +294,20 @@ impl Engine {
         let fixed = |name: &str| action.is_some_and(|action| action.parameters.iter().any(|own| own.immutable && own.name == name));
         let mut parameters: Map<String, Value> = execution.request.parameters.into_iter().filter(|(name, _)| !fixed(name)).collect();
         parameters.extend(changed);
-        self.ask(&execution.request.action, &parameters, by, cause, Some(id)).await
+        let asked = self.asked(by, cause.as_ref(), Some(id))?;
+        self.ask(&execution.request.action, &parameters, asked).await
     }
 
-    async fn ask(
-        &self,
-        action: &str,
-        parameters: &Map<String, Value>,
-        by: Principal,
-        cause: Option<Cause>,
-        rerun_of: Option<ExecutionId>,
-    ) -> Result<Execution, RequestError> {
-        let depth = cause.as_ref().map_or(0, |cause| cause.depth.saturating_add(1));
+    /// Who asks, unless that would be a loop.
+    fn asked(&self, by: Principal, cause: Option<&Cause>, rerun_of: Option<ExecutionId>) -> Result<Asked, RequestError> {
+        let depth = cause.map_or(0, |cause| cause.depth.saturating_add(1));
         if depth > MAX_DEPTH {
             return Err(RequestError::Conflict(format!("refused as a loop: executions cause each other more than {MAX_DEPTH} steps deep")));
         }
+        Ok(Asked { id: self.ids.execution(self.clock.now()), by, depth, parent: None, rerun_of })
+    }
+
+    async fn ask(&self, action: &str, parameters: &Map<String, Value>, asked: Asked) -> Result<Execution, RequestError> {
         let catalog = self.catalog.get();
         let Some(found) = catalog.actions.get(action) else { return Err(RequestError::NotFound(catalog.no_action(action))) };
         if !found.enabled {
@@ -306,16 +324,17 @@ impl Engine {
         let request = Request {
             action: action.to_string(),
             parameters,
-            requested_by: by,
+            requested_by: asked.by,
             requested_at: now,
             event: None,
             key: None,
-            rerun_of,
-            depth,
+            rerun_of: asked.rerun_of,
+            depth: asked.depth,
+            parent: asked.parent,
             notify: None,
             idempotent: found.idempotent,
         };
-        let execution = Arc::new(Execution::requested(self.ids.execution(now), request, Reason::Requested));
+        let execution = Arc::new(Execution::requested(asked.id, request, Reason::Requested));
         let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };
         let committed = self.store.commit(&batch).await?;
         self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);

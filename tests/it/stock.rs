@@ -77,6 +77,7 @@ pub fn execution(ids: &IdSource, at: DateTime<Utc>) -> Execution {
         key: None,
         rerun_of: None,
         depth: 0,
+        parent: None,
         notify: None,
         idempotent: true,
     };

@@ -102,6 +102,7 @@ async fn write_every_kind(store: &dyn Store) {
         key: Some("k".into()),
         rerun_of: None,
         depth: 1,
+        parent: None,
         notify: None,
         idempotent: true,
     };
