@@ -161,10 +161,10 @@ fn folder(data: &Path) -> Vec<Finding> {
     };
     let mut found = Vec::new();
     let mode = about.permissions().mode() & 0o777;
-    found.push(if !is_open_to_others(mode) {
-        good("data folder", format!("`{}` is for its owner only", data.display()))
-    } else {
+    found.push(if is_open_to_others(mode) {
         bad("data folder", Warn, format!("others may read `{}` ({mode:o})", data.display()), format!("chmod 700 {}", data.display()))
+    } else {
+        good("data folder", format!("`{}` is for its owner only", data.display()))
     });
     found.extend(private_files(data));
     found.push(space(data));
