@@ -224,6 +224,7 @@ fn gates_agree_with_a_simple_model() {
                         key: None,
                         depth: 0,
                         parent: None,
+                        rerun_of: None,
                         notify: None,
                         idempotent: false,
                     };
