@@ -274,6 +274,7 @@ impl Engine {
             depth,
             notify: None,
             idempotent: found.idempotent,
+            asked: None,
         };
         let execution = Arc::new(Execution::requested(self.ids.execution(now), request, Reason::Requested));
         let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };

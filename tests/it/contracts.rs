@@ -56,6 +56,7 @@ fn execution(ids: &IdSource, seconds: i64) -> Execution {
         depth: 0,
         notify: None,
         idempotent: false,
+        asked: None,
     };
     Execution::requested(ids.execution(at(seconds)), request, Reason::Requested)
 }
@@ -68,6 +69,8 @@ fn message(ids: &IdSource, seconds: i64) -> Message {
         text: "hello".into(),
         created_at: at(seconds),
         execution: None,
+        replaces: None,
+        passing: false,
         delivery: Delivery::Waiting,
     }
 }

@@ -78,6 +78,7 @@ pub fn execution(ids: &IdSource, at: DateTime<Utc>) -> Execution {
         depth: 0,
         notify: None,
         idempotent: true,
+        asked: None,
     };
     Execution::requested(ids.execution(at), request, Reason::Requested)
 }
@@ -90,6 +91,8 @@ pub fn message(ids: &IdSource, at: DateTime<Utc>, text: String) -> Message {
         text,
         created_at: at,
         execution: None,
+        replaces: None,
+        passing: false,
         delivery: Delivery::Waiting,
     }
 }

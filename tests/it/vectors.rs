@@ -103,6 +103,7 @@ async fn write_every_kind(store: &dyn Store) {
         depth: 1,
         notify: None,
         idempotent: true,
+        asked: None,
     };
     let event = Event {
         id: ids.event(at),
@@ -126,6 +127,8 @@ async fn write_every_kind(store: &dyn Store) {
         text: "hello".into(),
         created_at: at,
         execution: Some(open.id),
+        replaces: None,
+        passing: false,
         delivery: Delivery::Waiting,
     };
     let batch = Batch {

@@ -1,4 +1,5 @@
-//! `chat.send(channel, text)`: puts a message into the outbox. Repeated attempts of an execution send it once.
+//! `chat.send(channel, text)`: puts a message into the outbox. Repeated attempts of an execution send it once. `chat.progress(text)` tells
+//! the person who asked for the execution in chat how far it is; it needs no capability, since it reaches nobody else.
 
 use std::sync::Arc;
 
@@ -28,5 +29,13 @@ fn register(module: &mut Module) {
         }
         let (index, text) = (call.next_message().map_err(thrown)?, call.masked(&text));
         call.wait(call.host.send_message(call.execution, index, &channel, text))
+    });
+    module.set_native_fn("progress", |chat: &mut Chat, text: ImmutableString| {
+        let call = &chat.0;
+        if call.emitted.is_some() {
+            return Err(thrown(Failure::misuse("chat: nobody asked a sensor; emit an event, and let a rule decide who is told")));
+        }
+        call.host.progress(call.execution, call.masked(&text));
+        Ok(())
     });
 }
