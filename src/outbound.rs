@@ -8,7 +8,7 @@ use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
-use crate::model::secret::mask_text;
+use crate::model::secret::Masks;
 use crate::template::text::plain;
 
 /// The largest reply.
@@ -54,8 +54,8 @@ pub struct Outbound {
     pub depth: u32,
     /// Its number among the execution's requests that change something.
     pub number: Option<u32>,
-    /// What must not be shown when the reply is an error.
-    pub secrets: Vec<String>,
+    /// Hides what must not be shown when the reply is an error.
+    pub masks: Masks,
     /// The largest reply, in bytes.
     pub reply_bytes: usize,
 }
@@ -81,7 +81,7 @@ impl Outbound {
             execution: None,
             depth: 0,
             number: None,
-            secrets: Vec::new(),
+            masks: Masks::default(),
             reply_bytes: MAX_REPLY_BYTES,
         }
     }
@@ -113,11 +113,10 @@ impl Reply {
 
     /// The beginning of the body, without secrets, as it is shown in an error.
     #[must_use]
-    pub fn shown(&self, secrets: &[String]) -> String {
+    pub fn shown(&self, masks: &Masks) -> String {
         let mut text = self.text();
         // Before it is cut, or the beginning of a secret would stay.
-        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
-        mask_text(&mut text, &secrets);
+        masks.text(&mut text);
         text.chars().take(SHOWN_CHARACTERS).collect::<String>().trim().to_string()
     }
 
@@ -149,14 +148,14 @@ pub async fn send(client: &Client, pack: &Pack, outbound: Outbound) -> Result<Re
     if !pack.capabilities.http.contains(&target) {
         return Err(Failure::capability(&pack.reference, &format!("call {target}"), &format!("http: [\"{target}\"]")));
     }
-    let (method, url, expect, secrets) = (outbound.method, outbound.url.clone(), outbound.expect.clone(), outbound.secrets.clone());
+    let (method, url, expect, masks) = (outbound.method, outbound.url.clone(), outbound.expect.clone(), outbound.masks.clone());
     let reply = exchange(client, outbound).await?;
     let status = reply.status;
     let expected = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
     if expected {
         return Ok(reply);
     }
-    let shown = reply.shown(&secrets);
+    let shown = reply.shown(&masks);
     let message = format!("{method} {url} answered {status}: {shown}");
     Err(Failure { reason: Reason::RefusedByTarget, message, retry: status == 429 || status >= 500 })
 }

@@ -6,12 +6,15 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::routing::on;
 use serde::{Deserialize, Serialize};
 
 use super::ApiState;
-use super::listing::{PageQuery, event_id};
+use super::listing::{BEFORE, LIMIT, PageQuery, event_id};
 use super::problem::Problem;
+use super::routes::{Parameter, Route, get, post};
 use super::webhooks::read_json;
+use crate::auth::permission::Permission::{Ingest, Read};
 use crate::engine::{ingest, why};
 use crate::model::event::{Accepted, Dedup, NewEvent, StoredEvent};
 use crate::model::hash::fingerprint;
@@ -19,6 +22,23 @@ use crate::model::ids::EventId;
 use crate::model::json::RawJson;
 use crate::model::principal::Principal;
 use crate::sensors::webhooks::DEFAULT_MEMORY;
+
+const TRIGGER: Parameter = Parameter { name: "trigger", kind: "string", summary: "Only of this trigger" };
+
+pub(super) const ROUTES: &[Route] = &[
+    get("/api/v1/events", Read, "The newest events, with what the rules said", |m| on(m, list))
+        .query(&[LIMIT, BEFORE, TRIGGER])
+        .answers("EventPage"),
+    post("/api/v1/events", Ingest, "Hand in an event, as a sensor would", |m| on(m, emit))
+        .takes("NewEvent")
+        .accepts("Accepted")
+        .or(&[404, 422]),
+    get("/api/v1/events/{id}", Read, "One event", |m| on(m, show)).answers("Event").or(&[404]),
+    get("/api/v1/events/{id}/why", Read, "What every rule said about an event, and why", |m| on(m, why)).answers("EventWhy").or(&[404]),
+    get("/api/v1/rules/{rule}/why/{event}", Read, "What one rule said about an event, and why", |m| on(m, rule_why))
+        .answers("RuleWhy")
+        .or(&[404]),
+];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,18 +6,33 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::routing::on;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::ApiState;
-use super::listing::{PageQuery, execution_id};
+use super::listing::{BEFORE, LIMIT, PageQuery, execution_id};
 use super::problem::Problem;
+use super::routes::{Parameter, Route, get, post};
 use super::webhooks::read_json;
+use crate::auth::permission::Permission::{Operate, Read};
 use crate::engine::ingest::cause;
 use crate::engine::{Engine, owned};
 use crate::model::action::masked;
 use crate::model::execution::{Execution, Status};
 use crate::model::principal::Principal;
+
+const STATUS: Parameter = Parameter { name: "status", kind: "string", summary: "Only of this status" };
+
+pub(super) const ROUTES: &[Route] = &[
+    get("/api/v1/executions", Read, "The newest executions", |m| on(m, list)).query(&[LIMIT, BEFORE, STATUS]).answers("ExecutionPage"),
+    post("/api/v1/executions", Operate, "Run an action", |m| on(m, request))
+        .takes("NewExecution")
+        .accepts("Execution")
+        .or(&[404, 409, 422]),
+    get("/api/v1/executions/{id}", Read, "One execution", |m| on(m, show)).answers("Execution").or(&[404]),
+    post("/api/v1/executions/{id}/cancel", Operate, "Stop an execution", |m| on(m, cancel)).accepts("Execution").or(&[404, 409]),
+];
 
 /// An execution as it may be shown.
 pub(super) fn shown(engine: &Engine, execution: &Execution) -> Value {

@@ -7,14 +7,27 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use axum::routing::on;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiState;
-use super::listing::{page_limit, query};
+use super::listing::{LIMIT, page_limit, query};
 use super::problem::Problem;
+use super::routes::Method::{Delete, Put};
+use super::routes::{Parameter, Route, get, row};
 use super::webhooks::read_json;
+use crate::auth::permission::Permission::{Operate, Read};
 use crate::engine::{keys, owned};
+
+pub(super) const ROUTES: &[Route] = &[
+    get("/api/v1/keys", Read, "The keys that rules see as `kv.system`, by name", |m| on(m, list))
+        .query(&[LIMIT, Parameter { name: "after", kind: "string", summary: "Only those after this one" }])
+        .answers("KeyPage"),
+    get("/api/v1/keys/{name}", Read, "The value of a key", |m| on(m, show)).answers("Key").or(&[404]),
+    row(Put, "/api/v1/keys/{name}", Operate, "Give a key a value", |m| on(m, set)).takes("KeyValue").answers("KeySet"),
+    row(Delete, "/api/v1/keys/{name}", Operate, "Delete a key", |m| on(m, delete)).answers("KeyDeleted").or(&[404]),
+];
 
 /// A page with so many bytes of values takes no further key.
 const PAGE_BYTES: usize = 1 << 20;

@@ -5,15 +5,33 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::Uri;
+use axum::routing::on;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::ApiState;
 use super::problem::Problem;
+use super::routes::{Parameter, Route, get};
+use crate::auth::permission::Permission::Read;
 use crate::model::ids::{EventId, ExecutionId, SHORT_ID_CHARACTERS};
 use crate::model::message::Message;
 use crate::store::{Page, StoreError};
+
+/// How many entries a page may have.
+pub(super) const LIMIT: Parameter = Parameter { name: "limit", kind: "integer", summary: "How many at most: 1 to 1000, 50 unless given" };
+
+/// Where a page begins.
+pub(super) const BEFORE: Parameter =
+    Parameter { name: "before", kind: "string", summary: "Only what is older than this id: the `next` of the page before" };
+
+pub(super) const ROUTES: &[Route] = &[
+    get("/api/v1/actions", Read, "What can be done", |m| on(m, actions)).answers("ActionList"),
+    get("/api/v1/packs", Read, "The packs", |m| on(m, packs)).answers("PackList"),
+    get("/api/v1/messages", Read, "What the bot said, the newest first", |m| on(m, messages))
+        .query(&[LIMIT, BEFORE, Parameter { name: "channel", kind: "string", summary: "Only of this channel" }])
+        .answers("MessagePage"),
+];
 
 /// The most entries of one page.
 const MAX_PAGE: usize = 1_000;

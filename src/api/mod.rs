@@ -4,11 +4,12 @@
 
 mod events;
 mod executions;
+mod health;
 mod keys;
 mod listing;
 pub mod problem;
 pub mod reload;
-mod routes;
+pub mod routes;
 mod rules;
 mod sensors;
 pub mod server;

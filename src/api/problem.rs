@@ -1,11 +1,12 @@
 //! Every error of the API: a problem document (RFC 9457), with what to do.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
+use crate::auth::permission::Permission;
 use crate::document::fault::Fault;
 use crate::engine::RequestError;
 use crate::engine::ingest::Refused;
@@ -25,16 +26,23 @@ pub struct Problem {
     detail: String,
     errors: Vec<Value>,
     reason: Option<Reason>,
+    allow: Option<String>,
 }
 
 impl Problem {
     fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into(), errors: Vec::new(), reason: None }
+        Self { status, title, detail: detail.into(), errors: Vec::new(), reason: None, allow: None }
     }
 
     /// The request is wrong.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "The request is not valid", detail)
+    }
+
+    /// One field of the request, or one parameter of its query, is wrong.
+    pub fn field(name: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self { errors: vec![json!({"field": name, "detail": detail})], ..Self::invalid(detail) }
     }
 
     /// A file of the site would not be taken; everything that is wrong with it.
@@ -57,10 +65,18 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "Not authorized", detail)
     }
 
-    /// The method is not one that the address has.
+    /// The caller is known, and may not do that.
     #[must_use]
-    pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "this address exists, but not with this method")
+    pub fn forbidden(needed: Permission) -> Self {
+        let detail = format!("this token may not do that: it needs the permission `{}`", needed.name());
+        Self::new(StatusCode::FORBIDDEN, "Not allowed", detail)
+    }
+
+    /// The method is not one that the address has; these are.
+    #[must_use]
+    pub fn method_not_allowed(allow: &str) -> Self {
+        let detail = format!("this address exists, but not with this method; it has {allow}");
+        Self { allow: Some(allow.to_string()), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail) }
     }
 
     /// The body is too large.
@@ -163,6 +179,9 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
+            headers.insert(ALLOW, allow);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -5,11 +5,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::Json;
 use axum::extract::State;
+use axum::routing::on;
 use serde::Serialize;
 
 use super::ApiState;
 use super::problem::Problem;
+use super::routes::{Route, post};
+use crate::auth::permission::Permission::Admin;
 use crate::engine::owned;
+
+pub(super) const ROUTES: &[Route] =
+    &[post("/api/v1/reload", Admin, "Read the site's files again; faulty ones change nothing", |m| on(m, reload))
+        .answers("Reloaded")
+        .or(&[422])];
 
 /// Port: what reads the site again while it runs.
 #[async_trait]

@@ -6,14 +6,17 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::Uri;
+use axum::routing::on;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiState;
-use super::listing::{page_limit, query};
+use super::listing::{LIMIT, page_limit, query};
 use super::problem::Problem;
+use super::routes::{Route, get, post};
 use super::webhooks::read_json;
+use crate::auth::permission::Permission::{Operate, Read};
 use crate::document::fault::SourceFile;
 use crate::engine::catalog::Catalog;
 use crate::engine::owned;
@@ -27,6 +30,21 @@ use crate::pack::DEFAULT_PACK;
 use crate::rule::book::CompiledRule;
 use crate::rule::describe::{held_back_by, open};
 use crate::rule::switch::in_force;
+
+pub(super) const ROUTES: &[Route] = &[
+    get("/api/v1/rules", Read, "The rules, whether they are tried, and who says so", |m| on(m, list)).answers("RuleList"),
+    post("/api/v1/rules/test", Operate, "Try a rule on the events that are stored; nothing is run", |m| on(m, test))
+        .takes("RuleTrial")
+        .answers("Rehearsal")
+        .or(&[409, 422]),
+    get("/api/v1/rules/{rule}", Read, "One rule", |m| on(m, show)).answers("Rule").or(&[404]),
+    post("/api/v1/rules/{rule}/enable", Operate, "Switch a rule on", |m| on(m, enable)).answers("RuleSwitched").or(&[404, 409]),
+    post("/api/v1/rules/{rule}/disable", Operate, "Switch a rule off", |m| on(m, disable)).answers("RuleSwitched").or(&[404, 409]),
+    get("/api/v1/rules/{rule}/windows", Read, "What a rule waits for, key by key", |m| on(m, windows))
+        .query(&[LIMIT])
+        .answers("RuleWindows")
+        .or(&[404]),
+];
 
 /// Keys that are looked at to find open ones, of the window and of the throttle each.
 const MOST_KEYS: usize = 10_000;

@@ -4,11 +4,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::routing::on;
 use serde_json::{Value, json};
 
 use super::ApiState;
 use super::problem::Problem;
+use super::routes::{Route, get};
+use crate::auth::permission::Permission::Read;
 use crate::model::sensor::{SensorDefinition, SensorKind};
+
+pub(super) const ROUTES: &[Route] = &[
+    get("/api/v1/sensors", Read, "The sensors, and how they do", |m| on(m, list)).answers("SensorList"),
+    get("/api/v1/sensors/{sensor}", Read, "One sensor", |m| on(m, show)).answers("Sensor").or(&[404]),
+];
 
 pub(super) async fn list(State(state): State<Arc<ApiState>>) -> Json<Value> {
     let catalog = state.engine.catalog.get();

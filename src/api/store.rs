@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::Response;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
+use axum::routing::on;
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -19,9 +20,22 @@ use tokio::sync::mpsc;
 
 use super::ApiState;
 use super::problem::Problem;
+use super::routes::{Route, get, post};
+use crate::auth::permission::Permission::{Admin, Read};
 use crate::clock;
 use crate::store::{Maintenance, Stat, StoreError};
 use crate::tasks::{self, Stop};
+
+pub(super) const ROUTES: &[Route] = &[
+    get("/api/v1/store/stat", Read, "How much is stored, and what it takes on disk", |m| on(m, stat)).answers("StoreStat"),
+    post("/api/v1/store/check", Admin, "Read everything and tell what is damaged; lines of JSON", |m| on(m, check))
+        .sends("application/x-ndjson")
+        .or(&[409]),
+    post("/api/v1/store/compact", Admin, "Give back space; lines of JSON", |m| on(m, compact)).sends("application/x-ndjson").or(&[409]),
+    get("/api/v1/store/backup", Admin, "Everything that is stored, as one file", |m| on(m, backup))
+        .sends("application/octet-stream")
+        .or(&[409]),
+];
 
 /// Pieces that wait for the client.
 const WAITING: usize = 8;

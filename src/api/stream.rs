@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, Response};
 use axum::response::IntoResponse;
+use axum::routing::on;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::broadcast;
@@ -20,9 +21,15 @@ use tokio::sync::broadcast::error::RecvError;
 use super::ApiState;
 use super::executions::shown;
 use super::problem::Problem;
+use super::routes::{Route, get};
+use crate::auth::permission::Permission::Read;
 use crate::clock;
 use crate::engine::Engine;
 use crate::engine::stream::{Commit, Item};
+
+pub(super) const ROUTES: &[Route] =
+    &[get("/api/v1/stream", Read, "What happens, as server-sent events; resumable by `Last-Event-ID`", |m| on(m, watch))
+        .sends("text/event-stream")];
 
 /// How often an idle stream shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);

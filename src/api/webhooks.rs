@@ -9,17 +9,28 @@ use axum::extract::{Extension, Path, State};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::response::IntoResponse;
+use axum::routing::on;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use super::routes::{Route, post};
 use super::{ApiState, Peer};
+use crate::auth::permission::Permission::Open;
 use crate::engine::ingest::{self, Taken};
 use crate::model::event::Accepted;
 use crate::model::json::{check, describe};
 use crate::model::sensor::{SensorDefinition, SensorKind};
+
+pub(super) const ROUTES: &[Route] =
+    &[post("/api/v1/webhooks/{name}", Open, "Hand in what another system says; it proves who it is as the webhook's `auth` says", |m| {
+        on(m, take)
+    })
+    .takes("Anything")
+    .accepts("Taken")
+    .or(&[401, 404, 408, 413, 422])];
 
 /// A body of so many times the limit is refused before it is read.
 const FAR_TOO_LARGE: u64 = 16;

@@ -41,7 +41,7 @@ use crate::store::migrate;
 use crate::store::sled::SledSpace;
 use crate::store::{Batch, CommitError, Damage, Page, Progress, Ruleset, Store, StoreError};
 use crate::tasks::{Stop, Tasks};
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 
 /// The store's folder in the data folder.
 pub const STORE_FOLDER: &str = "store";
@@ -156,6 +156,7 @@ pub fn examine(config: &SiteConfig, progress: &mut Progress<'_>) -> Result<Vec<D
 pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     let Parts { store, clock, ids, origin } = parts;
     let config = site.config.clone();
+    telemetry::mask_logs(site.masks());
     let mut teardown: Vec<(&'static str, Teardown)> = Vec::new();
     let tasks = Arc::new(Tasks::new());
 

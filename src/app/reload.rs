@@ -15,6 +15,7 @@ use crate::engine::supervise::Supervisor;
 use crate::engine::switching;
 use crate::pack::{self, Site};
 use crate::tasks;
+use crate::telemetry;
 
 /// Where a site was read from.
 #[derive(Clone)]
@@ -71,6 +72,7 @@ impl Reload for Reloader {
         let now = engine.clock.now();
         let switches = switching::follow_files(&*engine.store, &site.rules, &engine.catalog.get().switches, now).await;
         let switches = Arc::new(switches.map_err(|error| ReloadError::Unavailable(error.to_string()))?);
+        telemetry::mask_logs(site.masks());
         let built = tasks::blocking(move || Catalog::of(site, ruleset, switches, now)).await;
         let catalog = built.map_err(|error| ReloadError::Unavailable(error.to_string()))?;
         let sensors = catalog.sensors.clone();

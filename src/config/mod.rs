@@ -12,7 +12,7 @@ use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{self, Content, Node};
 use crate::model::message::Destination;
-use crate::model::secret::Secret;
+use crate::model::secret::{Masks, SHORTEST_MASKED, Secret};
 use crate::store::{Keep, Limit};
 
 /// The file's name in the site folder.
@@ -102,6 +102,15 @@ pub struct PackConfig {
     pub secrets: Vec<String>,
     /// Where they stand: line and column.
     pub place: (usize, usize),
+}
+
+impl SiteConfig {
+    /// Hides the secrets among the settings of packs.
+    #[must_use]
+    pub fn masks(&self) -> Masks {
+        let of_pack = |pack: &'_ PackConfig| pack.secrets.iter().filter_map(|name| pack.values.get(name).cloned()).collect::<Vec<_>>();
+        Masks::of(&self.packs.values().flat_map(of_pack).collect::<Vec<_>>())
+    }
 }
 
 /// Reads the settings of a site; a site without the file has the defaults.
@@ -314,6 +323,7 @@ fn pack_config(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) ->
                 config.values.insert(key.text.clone(), value.value());
             }
             Some(Ok(secret)) => {
+                warn_if_short(fields, value, &secret);
                 config.values.insert(key.text.clone(), Value::from(secret.reveal()));
                 config.secrets.push(key.text.clone());
             }
@@ -321,6 +331,16 @@ fn pack_config(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) ->
         }
     }
     config
+}
+
+/// A secret that cannot be told from ordinary text is not hidden; whoever chose it should know.
+pub fn warn_if_short(fields: &mut Fields<'_, '_>, node: &Node, secret: &Secret) {
+    if secret.reveal().len() < SHORTEST_MASKED {
+        let message =
+            format!("the secret is shorter than {SHORTEST_MASKED} bytes, so it is not hidden where it turns up; take a longer one");
+        let fault = fields.source.fault(node.line, node.column, message).as_warning();
+        fields.faults.push(fault);
+    }
 }
 
 impl Reader<'_> {

@@ -18,7 +18,7 @@ use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, Status};
 use crate::model::ids::ExecutionId;
 use crate::model::reason::Reason;
-use crate::model::secret;
+use crate::model::secret::Masks;
 use crate::runners::{ActionCall, ActionRunner, Output, RunContext, RunError};
 use crate::store::{Batch, CommitError};
 use crate::tasks::{self, Stop};
@@ -479,14 +479,14 @@ impl Conductor {
         let (runner, commands, clock) = (Arc::clone(runner), self.commands.clone(), Arc::clone(&self.engine.clock));
         let stopping = self.stop.clone();
         tasks::spawn_bounded(async move {
-            let (id, secrets) = (call.execution.id, call.secrets());
+            let (id, masks) = (call.execution.id, call.masks());
             let watched = cx.clone();
             let attempt = AssertUnwindSafe(runner.run(call, cx)).catch_unwind();
             let mut outcome = tokio::select! {
                 outcome = attempt => outcome.unwrap_or_else(|_| Err(lost(Reason::RunnerPanicked, "the runner crashed; see the log"))),
                 () = overdue(&*clock, &watched) => Err(lost(Reason::TimedOut, "the action ran longer than its `timeout` and did not stop when told to")),
             };
-            mask(&mut outcome, &secrets);
+            mask(&mut outcome, &masks);
             // When the process stops, the work was cut short by us: the next start decides, as after a crash.
             if stopping.is_stopped() && outcome.as_ref().is_err_and(|error| error.reason == Reason::Canceled) {
                 return;
@@ -508,15 +508,14 @@ fn places_of_one_pack(places: usize) -> usize {
 const MAX_ERROR_BYTES: usize = 4_000;
 
 /// Replaces secrets wherever the outcome shows them, and cuts what is too long.
-fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
-    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+fn mask(outcome: &mut Result<Output, RunError>, masks: &Masks) {
     let log = match outcome {
         Ok(output) => {
-            secret::mask_value(&mut output.result, &secrets);
+            masks.value(&mut output.result);
             &mut output.log
         }
         Err(error) => {
-            secret::mask_text(&mut error.message, &secrets);
+            masks.text(&mut error.message);
             if error.message.len() > MAX_ERROR_BYTES {
                 let end = (0..=MAX_ERROR_BYTES).rev().find(|end| error.message.is_char_boundary(*end)).unwrap_or(0);
                 error.message.truncate(end);
@@ -526,7 +525,7 @@ fn mask(outcome: &mut Result<Output, RunError>, secrets: &[String]) {
         }
     };
     for line in log {
-        secret::mask_text(&mut line.text, &secrets);
+        masks.text(&mut line.text);
     }
 }
 

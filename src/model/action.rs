@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::model::hash::Revision;
 use crate::model::json::type_name;
 use crate::model::place::Place;
+use crate::model::secret::MASK;
 
 /// How long an action may run unless it says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -215,9 +216,6 @@ impl Parameter {
         }
     }
 }
-
-/// What stands for a secret value wherever it would be shown.
-pub const MASK: &str = "********";
 
 /// Checks what a caller gives against the declared parameters, casts it, and fills in defaults.
 ///

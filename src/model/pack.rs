@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::model::place::Place;
-use crate::model::secret::maskable;
+use crate::model::secret::Masks;
 
 /// A pack, checked.
 #[derive(Clone, Debug)]
@@ -22,8 +22,8 @@ pub struct Pack {
     pub capabilities: Capabilities,
     /// The site's settings for it, checked and complete.
     pub config: Map<String, Value>,
-    /// Which of those settings are secret.
-    pub secret_config: Vec<String>,
+    /// Hides the values of those that are secret.
+    pub masks: Masks,
 }
 
 impl Pack {
@@ -38,14 +38,8 @@ impl Pack {
             dependencies: Vec::new(),
             capabilities: Capabilities::default(),
             config: Map::new(),
-            secret_config: Vec::new(),
+            masks: Masks::default(),
         }
-    }
-
-    /// The values of the pack's secret settings; none that is too short to be told from ordinary text.
-    #[must_use]
-    pub fn secrets(&self) -> Vec<String> {
-        self.secret_config.iter().filter_map(|name| maskable(self.config.get(name)?)).collect()
     }
 }
 

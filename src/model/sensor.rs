@@ -92,7 +92,7 @@ impl SensorDefinition {
                 let text = |polling: &Polling| polling.script.as_ref().map(|script| (script.file.clone(), script.text.clone()));
                 let (pack, others) = (&own.pack, &other.pack);
                 let same_pack = pack.capabilities == others.capabilities && pack.config == others.config;
-                parts && text(own) == text(other) && same_pack && pack.secret_config == others.secret_config
+                parts && text(own) == text(other) && same_pack && pack.masks == others.masks
             }
             // A webhook runs by being called, and is looked up then.
             (SensorKind::Webhook { .. }, SensorKind::Webhook { .. }) => true,

@@ -9,6 +9,7 @@ use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Key, Node};
 use crate::model::action::{Parameter, ParameterType, cast};
 use crate::model::pack::Pack;
+use crate::model::secret::Masks;
 use crate::template::text::Data;
 
 pub(super) fn read(source: &SourceFile, node: &Node, folder: &str, site: &SiteConfig, faults: &mut Faults) -> Option<Pack> {
@@ -28,11 +29,11 @@ pub(super) fn read(source: &SourceFile, node: &Node, folder: &str, site: &SiteCo
     fields.text("author");
     let dependencies = fields.texts("dependencies");
     let schema = fields.map("config_schema");
-    let (config, secret_config) = pack_config(&mut fields, schema, &reference, site);
+    let (config, masks) = pack_config(&mut fields, schema, &reference, site);
     let data = Data::new(json!({"config": config}));
     let capabilities = fields.node("capabilities").map(|node| capabilities::read(source, node, &data, fields.faults)).unwrap_or_default();
     fields.finish();
-    Some(Pack { reference, name, version, description, dependencies, capabilities, config, secret_config })
+    Some(Pack { reference, name, version, description, dependencies, capabilities, config, masks })
 }
 
 /// Whether a text can be the name of a pack, action, rule, trigger or sensor.
@@ -40,13 +41,15 @@ pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 100 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
-fn pack_config(fields: &mut Fields<'_, '_>, schema: &[(Key, Node)], pack: &str, site: &SiteConfig) -> (Map<String, Value>, Vec<String>) {
+fn pack_config(fields: &mut Fields<'_, '_>, schema: &[(Key, Node)], pack: &str, site: &SiteConfig) -> (Map<String, Value>, Masks) {
     let given = site.packs.get(pack).cloned().unwrap_or_default();
     let site_file = SourceFile::new(crate::config::FILE, "");
     let (mut config, mut secrets, mut known) = (Map::new(), given.secrets.clone(), Vec::new());
     for (key, node) in schema {
         known.push(key.text.as_str());
-        let Some(parameter) = config_parameter(fields, key, node) else { continue };
+        let Some(mut parameter) = config_parameter(fields, key, node) else { continue };
+        // What came from a secret is one, whatever the schema says.
+        parameter.secret |= secrets.contains(&key.text);
         if parameter.secret && !secrets.contains(&key.text) {
             secrets.push(key.text.clone());
         }
@@ -73,7 +76,8 @@ fn pack_config(fields: &mut Fields<'_, '_>, schema: &[(Key, Node)], pack: &str, 
         let fault = site_file.fault(given.place.0, given.place.1, format!("pack `{pack}` has no setting `{name}`"));
         fields.faults.push(fault.hint(did_you_mean(name, &known)));
     }
-    (config, secrets)
+    let masks = Masks::of(secrets.iter().filter_map(|name| config.get(name).or_else(|| given.values.get(name))));
+    (config, masks)
 }
 
 fn config_parameter(fields: &mut Fields<'_, '_>, key: &Key, node: &Node) -> Option<Parameter> {

@@ -15,11 +15,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::config::{self, Environment, SiteConfig};
 use crate::document::fields::Faults;
 use crate::model::action::Action;
 use crate::model::pack::Pack;
-use crate::model::sensor::{SensorDefinition, Trigger};
+use crate::model::secret::Masks;
+use crate::model::sensor::{SensorDefinition, SensorKind, Trigger, WebhookAuth};
 use crate::rule::book::CompiledRule;
 
 /// The pack of files directly in the site's `rules/`.
@@ -41,12 +44,31 @@ pub struct Site {
     pub rules: Vec<CompiledRule>,
 }
 
+impl Site {
+    /// Hides every secret that the site's settings and webhooks name.
+    #[must_use]
+    pub fn masks(&self) -> Masks {
+        let mut masks = self.packs.values().fold(self.config.masks(), |masks, pack| masks.with(&pack.masks));
+        for sensor in &self.sensors {
+            if let SensorKind::Webhook { auth: WebhookAuth::Bearer(secret) | WebhookAuth::Hmac { secret, .. }, .. } = &sensor.kind {
+                masks = masks.and([&Value::from(secret.reveal())]);
+            }
+        }
+        masks
+    }
+}
+
 /// Reads a whole site. The site is complete only if [`Faults::allow`] says so.
 #[must_use]
 pub fn load(folder: &Path, environment: &Environment) -> (Site, Faults) {
     let mut faults = Faults::default();
     let config = config::load(folder, environment, &mut faults);
     let site = site::read(folder, config, environment, &mut faults);
+    let masks = site.masks();
+    for fault in &mut faults.0 {
+        masks.text(&mut fault.message);
+        fault.hint.iter_mut().for_each(|hint| masks.text(hint));
+    }
     faults.0.sort_by(|a, b| a.place.cmp(&b.place));
     faults.0.dedup();
     (site, faults)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::action::name;
 use super::site::{read_text, relative, stem};
-use crate::config::Reader;
+use crate::config::{Reader, warn_if_short};
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields};
 use crate::document::node::{Content, Node};
@@ -117,7 +117,10 @@ fn auth(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option
 fn secret(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option<crate::model::secret::Secret> {
     match reader.secret(node) {
         Some(Ok(secret)) if secret.reveal().is_empty() => fields.fault(node, "the secret is empty"),
-        Some(Ok(secret)) => return Some(secret),
+        Some(Ok(secret)) => {
+            warn_if_short(fields, node, &secret);
+            return Some(secret);
+        }
         Some(Err(message)) => fields.fault(node, message),
         None => fields.fault(node, "a secret is never written into a file: use {env: NAME} or {file: PATH}"),
     }

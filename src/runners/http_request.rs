@@ -79,7 +79,7 @@ fn outbound(call: &ActionCall) -> Result<Outbound, Failure> {
     let method =
         METHODS.iter().find(|method| **method == text("method")).ok_or_else(|| Failure::misuse("`method` is not one that is known"))?;
     let mut outbound = Outbound::new(method, text("url"), call.execution.id, call.execution.request.depth);
-    outbound.secrets = call.secrets();
+    outbound.masks = call.masks();
     let object = |name: &str| parameters.get(name).and_then(Value::as_object).cloned().unwrap_or_else(Map::new);
     outbound.headers = object("headers");
     outbound.query = object("query");

@@ -17,7 +17,7 @@ use crate::model::action::{Action, Parameter};
 use crate::model::execution::{Execution, LogLine};
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
-use crate::model::secret::maskable;
+use crate::model::secret::Masks;
 use crate::script::host::Surroundings;
 use crate::tasks::Stop;
 
@@ -49,14 +49,11 @@ impl ActionCall {
 }
 
 impl ActionCall {
-    /// What must not be shown: the secrets among the pack's settings and among the parameters.
+    /// Hides what must not be shown: the secrets among the pack's settings and among the parameters.
     #[must_use]
-    pub fn secrets(&self) -> Vec<String> {
-        let mut secrets = self.pack.secrets();
-        for parameter in self.action.parameters.iter().filter(|parameter| parameter.secret) {
-            secrets.extend(self.execution.request.parameters.get(&parameter.name).and_then(maskable));
-        }
-        secrets
+    pub fn masks(&self) -> Masks {
+        let secret = self.action.parameters.iter().filter(|parameter| parameter.secret);
+        self.pack.masks.and(secret.filter_map(|parameter| self.execution.request.parameters.get(&parameter.name)))
     }
 }
 

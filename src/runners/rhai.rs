@@ -144,7 +144,7 @@ fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
             execution: call.execution.id,
             pack: Arc::clone(&call.pack),
             depth: call.execution.request.depth,
-            secrets: call.secrets(),
+            masks: call.masks(),
             context: Box::new(move || asked.context()),
             deadline: cx.begin(surroundings.clock.now()),
             stop: cx.stop.clone(),

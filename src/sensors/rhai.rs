@@ -16,7 +16,6 @@ use crate::model::action::Script;
 use crate::model::event::NewEvent;
 use crate::model::ids::ExecutionId;
 use crate::model::pack::Pack;
-use crate::model::secret::mask_text;
 use crate::model::sensor::Polling;
 use crate::script::host::emit::{PollEnd, poll};
 use crate::script::host::{self, Entry, STACK_BYTES, ScriptAttempt, ScriptCache, Surroundings};
@@ -109,8 +108,7 @@ impl Scripted {
     }
 
     fn masked(&self, mut text: String) -> String {
-        let secrets = self.pack.secrets();
-        mask_text(&mut text, &secrets.iter().map(String::as_str).collect::<Vec<_>>());
+        self.pack.masks.text(&mut text);
         text
     }
 
@@ -122,7 +120,7 @@ impl Scripted {
             execution: ExecutionId::of_poll(&cx.name, now),
             pack: Arc::clone(&self.pack),
             depth: 0,
-            secrets: self.pack.secrets(),
+            masks: self.pack.masks.clone(),
             context: Box::new(move || about.clone()),
             deadline: now + chrono::Duration::from_std(self.plan.timeout).unwrap_or(chrono::Duration::days(1)),
             stop: cx.stop.clone(),

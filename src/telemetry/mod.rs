@@ -1,10 +1,14 @@
 //! Logs and metrics. Logs go to standard error; metrics are served at `/metrics`.
 
 use std::cell::Cell;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{PoisonError, RwLock};
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tracing_subscriber::EnvFilter;
+
+use crate::model::secret::Masks;
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -23,13 +27,39 @@ pub enum LogFormat {
 pub fn start_logs(filter: &str, format: LogFormat, colours: bool) -> Result<(), String> {
     let filter =
         EnvFilter::try_new(filter).map_err(|error| format!("`{filter}` is not a log filter such as info or signalman=debug: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Masked).with_ansi(colours);
     // A second start in one process keeps the first; only tests do that.
     let _ = match format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
     Ok(())
+}
+
+/// What no line of the log may show. One for the process, as the log is.
+static MASKS: RwLock<Option<Masks>> = RwLock::new(None);
+
+/// Hides the secrets of the site in the log from now on, also where a library logs them.
+pub fn mask_logs(masks: Masks) {
+    *MASKS.write().unwrap_or_else(PoisonError::into_inner) = Some(masks);
+}
+
+/// Standard error without secrets. A line comes as one piece.
+struct Masked;
+
+impl Write for Masked {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let masks = MASKS.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(masks) = masks else { return io::stderr().lock().write(line) };
+        let mut text = String::from_utf8_lossy(line).into_owned();
+        masks.text(&mut text);
+        io::stderr().lock().write_all(text.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
 }
 
 thread_local! {

@@ -8,6 +8,7 @@ mod harness;
 mod stock;
 
 mod agreement;
+mod api;
 mod bad_input;
 mod cli;
 mod contracts;

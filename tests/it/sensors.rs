@@ -474,7 +474,7 @@ async fn a_script_tells_no_secrets_and_says_nothing_in_chat() {
     let mut pack = Pack::named("t");
     pack.capabilities.chat = true;
     pack.config.insert("token".into(), json!("hunter2"));
-    pack.secret_config.push("token".into());
+    pack.masks = signalman::model::secret::Masks::of(pack.config.get("token"));
     polling.pack = Arc::new(pack);
     assert!(!format!("{polling:?}").contains("hunter2"));
     let mut rig = Rig::start(&polling, Arc::default());

@@ -12,7 +12,6 @@ use crate::model::action::Script;
 use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
 use crate::model::reason::Reason;
-use crate::model::secret::{mask_text, mask_value};
 use crate::script::expr::to_dynamic;
 
 /// The most events of one poll.
@@ -93,7 +92,6 @@ fn emit(call: &ScriptCall, payload: &Dynamic, options: &Map) -> Result<(), Box<E
 }
 
 fn event(call: &ScriptCall, payload: &Dynamic, options: &Map) -> Result<Emitted, Failure> {
-    let secrets: Vec<&str> = call.secrets.iter().map(String::as_str).collect();
     let mut payload = from_dynamic(payload)?;
     if !payload.is_object() {
         return Err(Failure::misuse("emit: the payload must be a map, such as #{name: \"x\"}"));
@@ -101,15 +99,12 @@ fn event(call: &ScriptCall, payload: &Dynamic, options: &Map) -> Result<Emitted,
     if payload.to_string().len() > MAX_RESULT_BYTES {
         return Err(Failure::misuse(format!("emit: the payload is larger than {MAX_RESULT_BYTES} bytes")));
     }
-    mask_value(&mut payload, &secrets);
+    call.masks.value(&mut payload);
     let mut event = Emitted { payload, key: None, occurred_at: None };
     for (name, value) in options {
         let text = value.clone().into_string();
         match (name.as_str(), text) {
-            ("key", Ok(mut key)) if key.len() <= MAX_KEY_BYTES => {
-                mask_text(&mut key, &secrets);
-                event.key = Some(key);
-            }
+            ("key", Ok(key)) if key.len() <= MAX_KEY_BYTES => event.key = Some(call.masked(&key)),
             ("key", _) => return Err(Failure::misuse(format!("emit: `key` must be text of at most {MAX_KEY_BYTES} bytes"))),
             ("occurred_at", Ok(text)) => match DateTime::parse_from_rfc3339(&text) {
                 Ok(at) => event.occurred_at = Some(at.with_timezone(&Utc)),

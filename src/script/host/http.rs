@@ -50,7 +50,7 @@ fn request(http: &Http, method: &'static str, url: &str, options: &rhai::Map) ->
 
 fn outbound(call: &ScriptCall, method: &'static str, url: &str, options: &Map<String, Value>) -> Result<Outbound, Failure> {
     let mut outbound = Outbound::new(method, url, call.execution, call.depth);
-    outbound.secrets.clone_from(&call.secrets);
+    outbound.masks.clone_from(&call.masks);
     for (name, value) in options {
         match (name.as_str(), value) {
             ("headers", Value::Object(headers)) => outbound.headers.clone_from(headers),

@@ -36,7 +36,7 @@ use crate::model::ids::ExecutionId;
 use crate::model::json::MAX_DEPTH;
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
-use crate::model::secret::mask_text;
+use crate::model::secret::Masks;
 use crate::outbound::Reply;
 use crate::script::expr::to_dynamic;
 use crate::tasks::Stop;
@@ -126,8 +126,8 @@ pub struct ScriptAttempt {
     pub pack: Arc<Pack>,
     /// How many of our own executions led here.
     pub depth: u32,
-    /// What must not be shown in its log and messages.
-    pub secrets: Vec<String>,
+    /// Hides what must not be shown in its log and messages.
+    pub masks: Masks,
     /// Makes `context` in the script.
     pub context: Box<dyn Fn() -> Value + Send + Sync>,
     /// When it must be over.
@@ -219,9 +219,8 @@ impl ScriptCall {
 
     /// Replaces what must not be shown; before anything is cut, or the beginning of a secret would stay.
     fn masked(&self, text: &str) -> String {
-        let secrets: Vec<&str> = self.secrets.iter().map(String::as_str).collect();
         let mut text = text.to_string();
-        mask_text(&mut text, &secrets);
+        self.masks.text(&mut text);
         text
     }
 

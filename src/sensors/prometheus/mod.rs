@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
@@ -21,7 +23,7 @@ use super::{Sensor, SensorContext, SensorError, SensorKind, SetupFault};
 use crate::clock;
 use crate::links::percent_encode;
 use crate::model::event::{Dedup, NewEvent};
-use crate::model::secret::mask_text;
+use crate::model::secret::Masks;
 use crate::model::sensor::Polling;
 use crate::outbound::{self, Outbound};
 
@@ -73,7 +75,7 @@ struct Plan {
     method: &'static str,
     authorization: Option<String>,
     max_series: usize,
-    secrets: Vec<String>,
+    masks: Masks,
 }
 
 fn plan(polling: &Polling) -> Result<Plan, SetupFault> {
@@ -106,15 +108,15 @@ fn plan(polling: &Polling) -> Result<Plan, SetupFault> {
         other => Err(SetupFault::Setting("queries", format!("`{name}` must be a query as text, not {other}"))),
     };
     let queries = queries.iter().map(text).collect::<Result<_, _>>()?;
-    let (authorization, mut secrets) = authorization(bearer, basic)?;
-    secrets.extend(polling.pack.secrets());
+    let (authorization, secrets) = authorization(bearer, basic)?;
+    let masks = polling.pack.masks.and(&secrets);
     let name = name.map_or_else(|| "prometheus".to_string(), String::from);
     let method = if method == "get" { "GET" } else { "POST" };
-    Ok(Plan { url: url.trim_end_matches('/').into(), every, timeout, name, join, queries, method, authorization, max_series, secrets })
+    Ok(Plan { url: url.trim_end_matches('/').into(), every, timeout, name, join, queries, method, authorization, max_series, masks })
 }
 
 /// The header, and what in it is secret.
-fn authorization(bearer: Option<&str>, basic: Option<&Map<String, Value>>) -> Result<(Option<String>, Vec<String>), SetupFault> {
+fn authorization(bearer: Option<&str>, basic: Option<&Map<String, Value>>) -> Result<(Option<String>, Vec<Value>), SetupFault> {
     match (bearer, basic) {
         (None, None) => Ok((None, Vec::new())),
         (Some(_), Some(_)) => Err(SetupFault::Setting("basic", "stands beside `bearer`; a request has one of them".into())),
@@ -127,24 +129,10 @@ fn authorization(bearer: Option<&str>, basic: Option<&Map<String, Value>>) -> Re
             let (Some(user), Some(password)) = (user, password) else {
                 return Err(wrong("basic", "{user: …, password: \"{{config.…}}\"}", &Value::Object(Map::new())));
             };
-            let encoded = base64(format!("{user}:{password}").as_bytes());
-            Ok((Some(format!("Basic {encoded}")), vec![password.into(), encoded]))
+            let encoded = STANDARD.encode(format!("{user}:{password}"));
+            Ok((Some(format!("Basic {encoded}")), vec![password.into(), encoded.into()]))
         }
     }
-}
-
-/// Base64 with padding, as basic authentication wants it.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for index in 0..4 {
-            let six = usize::try_from(bits >> (18 - 6 * index) & 63).unwrap_or(0);
-            text.push(if index <= chunk.len() { char::from(ALPHABET[six]) } else { '=' });
-        }
-    }
-    text
 }
 
 /// What is known from one poll to the next.
@@ -235,7 +223,7 @@ impl Prometheus {
             reply = outbound::exchange(&self.client, request) => reply.map_err(|failure| format!("failed: {}", failure.message))?,
             () = clock::sleep(&*cx.clock, plan.timeout) => return Err(format!("got no answer from {} within {:?}", plan.url, plan.timeout)),
         };
-        reply::read(&reply, plan.max_series, &plan.secrets)
+        reply::read(&reply, plan.max_series, &plan.masks)
     }
 
     fn sample(&self, cx: &SensorContext, row: &Row, warnings: &BTreeSet<String>, now: DateTime<Utc>) -> NewEvent {
@@ -285,8 +273,7 @@ impl Prometheus {
     }
 
     fn masked(&self, mut text: String) -> String {
-        let secrets: Vec<&str> = self.plan.secrets.iter().map(String::as_str).collect();
-        mask_text(&mut text, &secrets);
+        self.plan.masks.text(&mut text);
         text
     }
 }
@@ -368,7 +355,6 @@ mod tests {
         assert_eq!(header(Some("t0ken"), Value::Null), "Bearer t0ken");
         // The example of RFC 7617.
         assert_eq!(header(None, json!({"user": "Aladdin", "password": "open sesame"})), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-        assert_eq!(["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())), ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::model::json::{check_depth, describe};
+use crate::model::secret::Masks;
 use crate::outbound::Reply;
 
 /// Labels and their values.
@@ -82,13 +83,13 @@ struct Series {
 ///
 /// # Errors
 /// In words that say what came instead of values.
-pub fn read(reply: &Reply, most: usize, secrets: &[String]) -> Result<Answer, String> {
+pub fn read(reply: &Reply, most: usize, masks: &Masks) -> Result<Answer, String> {
     let (status, kind) = (reply.status, reply.header("content-type"));
     if (300..400).contains(&status) {
         let to = reply.header("location");
         return Err(format!("answered {status}, go to `{to}`; redirects are not followed: write the final address into `url`"));
     }
-    let shown = || reply.shown(secrets).lines().next().unwrap_or_default().chars().take(120).collect::<String>();
+    let shown = || reply.shown(masks).lines().next().unwrap_or_default().chars().take(120).collect::<String>();
     let body = check_depth(&reply.body).and_then(|()| serde_json::from_slice::<Body>(&reply.body).map_err(|error| describe(&error)));
     let body = match body {
         Ok(body) => body,
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_prometheus_answers_is_read() {
-        let read = |reply: &Reply| super::read(reply, 10_000, &[]);
+        let read = |reply: &Reply| super::read(reply, 10_000, &Masks::default());
         let Shape::Vector(series) = read(&recorded!("query_vector")).unwrap().shape else { panic!("a vector") };
         assert_eq!((series.len(), series[0].0["job"].as_str(), &series[2].1.reading), (3, "lock-gateway", &Reading::Number(1.0)));
         let Shape::Vector(series) = read(&recorded!("query_nan_inf")).unwrap().shape else { panic!("a vector") };
@@ -190,7 +191,7 @@ mod tests {
             let error = read(&reply).unwrap_err();
             assert!(error.starts_with(says), "{error}");
         }
-        assert!(super::read(&recorded!("query_vector"), 2, &[]).unwrap_err().contains("3 series, more than `max_series`, 2"));
+        assert!(super::read(&recorded!("query_vector"), 2, &Masks::default()).unwrap_err().contains("3 series, more than `max_series`, 2"));
     }
 
     #[test]
@@ -221,7 +222,7 @@ mod tests {
             (reply(200, "application/json", &vector(r#"{"metric":{},"value":[1,"x"]}"#)), "has the value `x`"),
             (reply(200, "application/json", &vector(r#"{"metric":{},"histogram":[1,{}]}"#)), "has native histograms"),
         ] {
-            let error = super::read(&reply, 10, &["hunter2".into()]).unwrap_err();
+            let error = super::read(&reply, 10, &Masks::of([&serde_json::json!("hunter2")])).unwrap_err();
             assert!(error.starts_with(says), "{error}");
         }
     }
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn warnings_are_kept() {
         let text = r#"{"status":"success","warnings":["a"],"data":{"resultType":"scalar","result":[1.5,"1e3"]}}"#;
-        let answer = read(&reply(200, "application/json", text), 10, &[]).unwrap();
+        let answer = read(&reply(200, "application/json", text), 10, &Masks::default()).unwrap();
         assert_eq!(answer.warnings, ["a"]);
         assert_eq!(answer.shape, Shape::Scalar(Sample { at: 1.5, reading: Reading::Number(1_000.0) }));
     }
