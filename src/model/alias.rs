@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::place::Place;
+use crate::model::place::{Place, Spot};
 
 /// A command in chat: what is typed, which action that runs, and how it is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,9 +40,18 @@ pub struct Alias {
     /// The alias's file.
     #[serde(skip)]
     pub place: Place,
+    /// Where it names its action.
+    #[serde(skip)]
+    pub action_at: Spot,
 }
 
 impl Alias {
+    /// A place in the alias's file.
+    #[must_use]
+    pub fn at(&self, spot: Spot) -> Place {
+        Place { file: self.place.file.clone(), line: spot.line as usize, column: spot.column as usize }
+    }
+
     /// The pack it belongs to.
     #[must_use]
     pub fn pack(&self) -> &str {
@@ -60,6 +69,9 @@ pub struct Format {
     /// Whether it is looked for anywhere in a text, and as often as it stands there.
     #[serde(default)]
     pub match_multiple: bool,
+    /// Where it stands.
+    #[serde(skip)]
+    pub at: Spot,
 }
 
 /// What is said at once.

@@ -107,8 +107,9 @@ fn look_at_path(path: &Parameter, in_block: bool, fault: &mut impl FnMut(String)
 fn sole_name(parameter: &Parameter) -> Option<String> {
     match parameter {
         Parameter::Name(name) => Some(name.clone()),
-        Parameter::Path(Path::Relative((segments, _))) => match segments.as_slice() {
-            [PathSeg::Named(name)] => Some(name.clone()),
+        // `this.name` has one segment, too, and is no name.
+        Parameter::Path(Path::Relative((segments, written))) => match segments.as_slice() {
+            [PathSeg::Named(name)] if name == written => Some(name.clone()),
             _ => None,
         },
         _ => None,

@@ -129,7 +129,9 @@ fn pure_modules_never_wait_or_touch_the_disk() {
     let mut wrong = Vec::new();
     for (path, text) in sources("src") {
         let module = module_of(&path);
-        let pure = ["model", "rule", "template", "links", "script::expr", "chat::words", "chat::grammar"].iter().any(|pure| module.starts_with(pure));
+        let pure = ["model", "rule", "template", "links", "script::expr", "chat::words", "chat::grammar"]
+            .iter()
+            .any(|pure| module.starts_with(pure));
         for what in ["async fn", ".await", "std::fs", "std::net", "tokio::"] {
             if pure && code(&text).contains(what) {
                 wrong.push(format!("{}: {what}", path.display()));

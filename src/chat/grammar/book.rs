@@ -59,6 +59,7 @@ impl CompiledAlias {
         if faults.is_empty() { Ok(Self { alias, formats, ack, result }) } else { Err(faults) }
     }
 
+    /// The display of a format as help shows it.
     fn format_of(&self, representation: usize) -> &Format {
         &self.alias.formats[self.formats[representation].1]
     }
@@ -100,8 +101,8 @@ pub enum Meaning {
     Ambiguous(Vec<Hit>),
     /// This, but it is switched off.
     Disabled(Hit),
-    /// The beginning of this: what was typed so far, and the first parameter that is missing.
-    Incomplete(Hit, String),
+    /// The beginning of this: what was typed so far, and the parameters that are missing.
+    Incomplete(Hit, Vec<String>),
     /// Nothing; whole commands or formats that come near.
     Unknown(Vec<String>),
 }
@@ -130,7 +131,8 @@ impl AliasBook {
     /// Makes the book.
     #[must_use]
     pub fn new(aliases: impl IntoIterator<Item = Arc<CompiledAlias>>) -> Self {
-        let aliases: Vec<Arc<CompiledAlias>> = aliases.into_iter().collect();
+        let mut aliases: Vec<Arc<CompiledAlias>> = aliases.into_iter().collect();
+        aliases.sort_by(|a, b| a.alias.reference.cmp(&b.alias.reference));
         let mut frequency: HashMap<&str, usize> = HashMap::new();
         for (format, _) in aliases.iter().flat_map(|alias| &alias.formats) {
             for word in &format.required {
@@ -168,7 +170,7 @@ impl AliasBook {
     /// The alias of that name.
     #[must_use]
     pub fn get(&self, reference: &str) -> Option<&Arc<CompiledAlias>> {
-        self.aliases.iter().find(|alias| alias.alias.reference == reference)
+        self.aliases.binary_search_by(|alias| alias.alias.reference.as_str().cmp(reference)).ok().map(|index| &self.aliases[index])
     }
 
     /// What a command means; it is normalized, and without the prefix.
@@ -232,7 +234,7 @@ impl AliasBook {
     /// The one alias of whose format the command is the beginning, up to a parameter.
     fn incomplete(&self, lower: &str, text: &str, pairs: &Map<String, Value>) -> Option<Meaning> {
         let first = lower.split_whitespace().next()?;
-        let mut found: Vec<(Hit, String)> = Vec::new();
+        let mut found: Vec<(Hit, Vec<String>)> = Vec::new();
         let places = self
             .ordinary
             .by_word
@@ -243,9 +245,9 @@ impl AliasBook {
             let alias = &self.aliases[place.0 as usize];
             let mut hit = Hit { alias: Arc::clone(alias), representation: place.1 as usize, typed: Vec::new() };
             if let Some((typed, missing)) = begins(hit.source(), text) {
-                let missing = missing.into_iter().find(|name| !pairs.contains_key(name));
+                let missing: Vec<String> = missing.into_iter().filter(|name| !pairs.contains_key(name)).collect();
                 hit.typed = vec![typed.into_iter().chain(pairs.clone()).collect()];
-                if let Some(missing) = missing {
+                if !missing.is_empty() {
                     found.push((hit, missing));
                 }
             }
@@ -340,10 +342,15 @@ fn begins(source: &str, text: &str) -> Option<(Map<String, Value>, Vec<String>)>
 mod tests {
     use super::*;
     use crate::model::alias::{Ack, Answer};
-    use crate::model::place::Place;
+    use crate::model::place::{Place, Spot};
 
     pub(super) fn alias(name: &str, formats: &[&str], multiple: bool) -> Arc<CompiledAlias> {
-        let format = |text: &&str| Format { display: (*text).into(), representation: vec![(*text).into()], match_multiple: multiple };
+        let format = |text: &&str| Format {
+            display: (*text).into(),
+            representation: vec![(*text).into()],
+            match_multiple: multiple,
+            at: Spot::default(),
+        };
         let alias = Alias {
             reference: format!("t.{name}"),
             description: String::new(),
@@ -356,6 +363,7 @@ mod tests {
             immutable: Map::new(),
             extra: std::collections::BTreeMap::new(),
             place: Place::default(),
+            action_at: Spot::default(),
         };
         Arc::new(CompiledAlias::compile(alias, None, None).unwrap())
     }
@@ -366,7 +374,9 @@ mod tests {
             Meaning::One(one) => format!("{} {}", hit(one), serde_json::to_string(&one.typed).unwrap()),
             Meaning::Ambiguous(hits) => format!("one of {}", hits.iter().map(hit).collect::<Vec<_>>().join(", ")),
             Meaning::Disabled(one) => format!("off {}", hit(one)),
-            Meaning::Incomplete(one, missing) => format!("{} needs {missing} {}", hit(one), serde_json::to_string(&one.typed).unwrap()),
+            Meaning::Incomplete(one, missing) => {
+                format!("{} needs {} {}", hit(one), missing.join(" "), serde_json::to_string(&one.typed).unwrap())
+            }
             Meaning::Unknown(near) => format!("near {}", near.join(", ")),
         }
     }
@@ -394,7 +404,7 @@ mod tests {
             ("echo a=b", r#"t.echo echo {{text}} [{"text":"a=b"}]"#),
             ("this fixes AB-1 and fixes CD-2", r#"t.fixes fixes (?P<key>[A-Z]+-\d+) [{"key":"AB-1"},{"key":"CD-2"}]"#),
             ("sleep 5", "off t.off sleep {{n}}"),
-            ("deploy", r#"t.deploy deploy {{app}} to {{env}} needs app [{}]"#),
+            ("deploy", r#"t.deploy deploy {{app}} to {{env}} needs app env [{}]"#),
             ("deploy shop", r#"t.deploy deploy {{app}} to {{env}} needs env [{"app":"shop"}]"#),
             ("deploy shop to", r#"t.deploy deploy {{app}} to {{env}} needs env [{"app":"shop"}]"#),
             ("cods a", "near !cdos a"),

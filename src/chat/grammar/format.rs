@@ -313,11 +313,12 @@ fn words(raw: &str, anywhere: bool) -> Words {
             }
             continue;
         }
-        let (start, mut plain) = (at, true);
+        let (start, mut plain, mut has_letters) = (at, true, false);
         while let Some(&c) =
             chars.get(at).filter(|c| !c.is_whitespace() && !"()|".contains(**c) && !(PLAIN..=LAST).contains(&u32::from(**c)))
         {
             plain &= is_plain(c);
+            has_letters |= c.is_alphanumeric();
             at += 1;
             if c == '\\' {
                 at += 1;
@@ -327,7 +328,7 @@ fn words(raw: &str, anywhere: bool) -> Words {
         }
         let at_end = at.min(chars.len());
         let word: String = chars[start..at_end].iter().collect();
-        if !word.chars().any(char::is_alphanumeric) {
+        if !has_letters {
             after_blank = false;
             continue;
         }

@@ -102,7 +102,8 @@ fn value_end(text: &str) -> Option<usize> {
             })
         }
         c if c.is_whitespace() => None,
-        _ => Some(text.find(char::is_whitespace).unwrap_or(text.len())),
+        // A quote in it is the end of something that was quoted before.
+        _ => Some(text.find(char::is_whitespace).unwrap_or(text.len())).filter(|end| !text[..*end].contains('"')),
     }
 }
 

@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::action::{Action, MASK, Parameter, ParameterType, bind, cast};
+use crate::model::action::{Action, Parameter, ParameterType, bind, cast};
 use crate::model::alias::Alias;
+use crate::model::secret::MASK;
 
 /// What stands in the way of a command.
 #[derive(Clone, Debug, PartialEq)]
