@@ -1,8 +1,9 @@
 //! The only place that reads the time.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -53,15 +54,39 @@ impl Clock for SystemClock {
 /// A clock that stands still until it is moved; for simulations and tests.
 #[derive(Clone)]
 pub struct SimulatedClock {
-    now: Arc<Mutex<DateTime<Utc>>>,
+    hands: Arc<Mutex<Hands>>,
     moved: Arc<Notify>,
+}
+
+struct Hands {
+    now: DateTime<Utc>,
+    /// Until when somebody waits, and how many.
+    awaited: BTreeMap<DateTime<Utc>, usize>,
 }
 
 impl SimulatedClock {
     /// A clock that stands at `now`.
     #[must_use]
     pub fn at(now: DateTime<Utc>) -> Self {
-        Self { now: Arc::new(Mutex::new(now)), moved: Arc::new(Notify::new()) }
+        Self { hands: Arc::new(Mutex::new(Hands { now, awaited: BTreeMap::new() })), moved: Arc::new(Notify::new()) }
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().expect("no panic happens while the lock is held")
+    }
+
+    /// The next time for which somebody waits.
+    #[must_use]
+    pub fn next_awaited(&self) -> Option<DateTime<Utc>> {
+        self.hands().awaited.keys().next().copied()
+    }
+
+    /// Moves the clock on to a time and wakes whoever waits; a time that has passed changes nothing.
+    pub fn advance_to(&self, at: DateTime<Utc>) {
+        let mut hands = self.hands();
+        hands.now = hands.now.max(at);
+        drop(hands);
+        self.moved.notify_waiters();
     }
 
     /// Moves the clock on and wakes whoever waits.
@@ -70,18 +95,19 @@ impl SimulatedClock {
     /// When the time would leave the range of dates.
     pub fn advance(&self, span: Duration) {
         let span = chrono::Duration::from_std(span).expect("a simulated span fits a date");
-        *self.now.lock().expect("no panic happens while the lock is held") += span;
-        self.moved.notify_waiters();
+        let at = self.now() + span;
+        self.advance_to(at);
     }
 }
 
 impl Clock for SimulatedClock {
     fn now(&self) -> DateTime<Utc> {
-        *self.now.lock().expect("no panic happens while the lock is held")
+        self.hands().now
     }
 
     fn sleep_until(&self, at: DateTime<Utc>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
+            let _awaited = Awaited::note(self, at);
             loop {
                 let moved = self.moved.notified();
                 tokio::pin!(moved);
@@ -92,5 +118,30 @@ impl Clock for SimulatedClock {
                 moved.await;
             }
         })
+    }
+}
+
+/// Somebody waits for a time, until this is dropped.
+struct Awaited<'c> {
+    clock: &'c SimulatedClock,
+    at: DateTime<Utc>,
+}
+
+impl<'c> Awaited<'c> {
+    fn note(clock: &'c SimulatedClock, at: DateTime<Utc>) -> Self {
+        *clock.hands().awaited.entry(at).or_default() += 1;
+        Self { clock, at }
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        let mut hands = self.clock.hands();
+        if let Some(count) = hands.awaited.get_mut(&self.at) {
+            *count -= 1;
+            if *count == 0 {
+                hands.awaited.remove(&self.at);
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod model;
 pub mod clock;
 pub mod tasks;
 pub mod document;
+pub mod expect;
 pub mod script;
 pub mod template;
 pub mod rule;

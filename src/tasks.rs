@@ -2,11 +2,15 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Mutex;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,6 +111,138 @@ impl Tasks {
     }
 }
 
+/// Counts work that has left the async tasks, for a thread or another process. Who moves a simulated clock on by itself must wait until all
+/// of it is back: such work takes no simulated time, and nobody else sees that it is under way. Cheap to clone; clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Errands(Arc<Away>);
+
+#[derive(Debug, Default)]
+struct Away {
+    out: AtomicUsize,
+    /// Counts every begin, so that it is seen when something was away in between.
+    begun: AtomicU64,
+    back: Notify,
+}
+
+/// One errand; it is over when this is dropped.
+#[derive(Debug)]
+pub struct Errand(Arc<Away>);
+
+impl Errands {
+    /// Begins an errand. Begin it before the work is handed over, and end it after the result has been taken.
+    #[must_use]
+    pub fn begin(&self) -> Errand {
+        self.0.leave();
+        Errand(Arc::clone(&self.0))
+    }
+
+    /// Awaits something from within an errand, as a thread does that blocks on the async side: meanwhile the errand does not count. It counts
+    /// again from the moment at which it is woken, not only when its thread goes on.
+    pub fn resting<F: Future>(&self, work: F) -> Resting<F> {
+        let rest = Rest { away: Arc::clone(&self.0), stage: AtomicU8::new(WORKING), waker: Mutex::default() };
+        Resting { work: Box::pin(work), rest: Arc::new(rest) }
+    }
+
+    /// How much is away, and how often anything has begun to be.
+    #[must_use]
+    pub fn count(&self) -> (usize, u64) {
+        (self.0.out.load(Ordering::SeqCst), self.0.begun.load(Ordering::SeqCst))
+    }
+
+    /// Waits until nothing is away.
+    pub async fn all_back(&self) {
+        loop {
+            let back = self.0.back.notified();
+            tokio::pin!(back);
+            back.as_mut().enable();
+            if self.count().0 == 0 {
+                return;
+            }
+            back.await;
+        }
+    }
+}
+
+impl Away {
+    fn leave(&self) {
+        self.out.fetch_add(1, Ordering::SeqCst);
+        self.begun.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn come_back(&self) {
+        if self.out.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.back.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.0.come_back();
+    }
+}
+
+/// What an errand awaits; see [`Errands::resting`].
+pub struct Resting<F> {
+    work: Pin<Box<F>>,
+    rest: Arc<Rest>,
+}
+
+/// Stages of a rest: its thread works; it rests, and the errand does not count; it has been woken, and will work again.
+const WORKING: u8 = 0;
+const RESTING: u8 = 1;
+const WOKEN: u8 = 2;
+
+struct Rest {
+    away: Arc<Away>,
+    stage: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Rest {
+    fn enter(&self, stage: u8) {
+        if self.stage.swap(stage, Ordering::SeqCst) == RESTING {
+            self.away.leave();
+        }
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Rest {
+    fn wake(self: Arc<Self>) {
+        self.enter(WOKEN);
+        let waker = self.waker().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<F: Future> Future for Resting<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let rest = Arc::clone(&self.rest);
+        *rest.waker() = Some(cx.waker().clone());
+        rest.enter(WORKING);
+        let polled = self.work.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&rest))));
+        // One that has been woken meanwhile is polled again soon, and goes on to count.
+        if polled.is_pending() && rest.stage.compare_exchange(WORKING, RESTING, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            rest.away.come_back();
+        }
+        polled
+    }
+}
+
+impl<F> Drop for Resting<F> {
+    fn drop(&mut self) {
+        self.rest.enter(WORKING);
+    }
+}
+
 /// Starts a small task that ends by itself within a bound that its caller sets (a connection, a request).
 pub fn spawn_bounded<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     tokio::spawn(work)
@@ -150,4 +286,37 @@ pub async fn in_background<T: Send + 'static>(name: &str, work: impl FnOnce() ->
 /// When it panicked, or the process stops.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, tokio::task::JoinError> {
     tokio::task::spawn_blocking(work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_errand_counts_until_it_rests_and_again_when_it_is_woken() {
+        let errands = Errands::default();
+        let errand = errands.begin();
+        let (wake, woken) = tokio::sync::oneshot::channel::<()>();
+        let mut resting = Box::pin(errands.resting(woken));
+        assert!(futures_util::poll!(resting.as_mut()).is_pending());
+        assert_eq!(errands.count(), (0, 1));
+        wake.send(()).unwrap();
+        assert_eq!(errands.count(), (1, 2), "before anybody polls again");
+        assert!(futures_util::poll!(resting.as_mut()).is_ready());
+        drop(resting);
+        drop(errand);
+        errands.all_back().await;
+        assert_eq!(errands.count(), (0, 2));
+    }
+
+    #[tokio::test]
+    async fn a_rest_that_is_given_up_counts_as_work_again() {
+        let errands = Errands::default();
+        let _errand = errands.begin();
+        let mut resting = Box::pin(errands.resting(std::future::pending::<()>()));
+        assert!(futures_util::poll!(resting.as_mut()).is_pending());
+        assert_eq!(errands.count().0, 0);
+        drop(resting);
+        assert_eq!(errands.count().0, 1);
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::store_rules;
+use super::core::store_rules;
 use crate::api::reload::{Reload, ReloadError, Reloaded};
 use crate::config::{Environment, SiteConfig};
 use crate::engine::Engine;

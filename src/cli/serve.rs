@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Answer, Common, Failure};
 use crate::api::reload::Reload as _;
 use crate::app::reload::Origin;
-use crate::app::{self, App, Parts};
+use crate::app::{self, App, Parts, StartError};
 use crate::clock::SystemClock;
 use crate::config::Environment;
 use crate::model::ids::IdSource;
@@ -54,8 +54,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("no signals", error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("no signals", error))?;
-        let parts = Parts { store, clock: Arc::new(SystemClock), ids: Arc::new(IdSource::system()), origin: Some(origin) };
-        let app = app::start(site, parts).await.map_err(|error| Failure::failed(error.to_string()))?;
+        let told = |error: StartError| Failure::failed(error.to_string());
+        let parts = Parts::real(store, Arc::new(SystemClock), Arc::new(IdSource::system())).map_err(told)?;
+        let app = app::start(site, Parts { origin: Some(origin), ..parts }).await.map_err(told)?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(|error| failed("no signals", error))?;
         greet(&app, counts);
         loop {

@@ -55,7 +55,7 @@ impl ActionRunner for HttpRequest {
         let deadline = cx.begin(self.0.clock.now());
         let request = outbound(&call).map_err(failed)?;
         let reply = tokio::select! {
-            reply = send(&self.0.http, &call.pack, request) => reply.map_err(failed)?,
+            reply = send(&*self.0.http, &call.pack, request) => reply.map_err(failed)?,
             () = cx.stop.stopped() => return Err(ended(Reason::Canceled, "the request was stopped", false)),
             () = self.0.clock.sleep_until(deadline) => return Err(ended(Reason::TimedOut, "the request took longer than the action's `timeout`", true)),
         };

@@ -160,6 +160,7 @@ fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
 #[async_trait]
 impl ActionRunner for RhaiRunner {
     async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Output, RunError> {
+        let _errand = self.surroundings.errands.begin();
         let (reply, end) = oneshot::channel();
         let gone = || RunError {
             reason: Reason::RunnerPanicked,

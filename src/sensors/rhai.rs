@@ -114,6 +114,7 @@ impl Scripted {
 
     /// Runs the script on a thread of its own: it may block there, and the thread ends with it.
     async fn call(&self, cx: &SensorContext, state: &Value) -> Result<PollEnd, String> {
+        let _errand = self.surroundings.errands.begin();
         let now = cx.clock.now();
         let about = json!({"sensor": cx.name, "trigger": cx.trigger});
         let attempt = ScriptAttempt {

@@ -30,7 +30,7 @@ use crate::model::hash::Revision;
 use crate::model::ids::{EventId, ExecutionId, MessageId};
 use crate::model::message::Message;
 use crate::model::window::{WindowKey, WindowState};
-use crate::tasks;
+use crate::tasks::{self, Errands};
 
 /// Commits that may wait for the writing thread; more wait outside.
 const WAITING_COMMITS: usize = 1_024;
@@ -46,6 +46,7 @@ pub struct KeyedStore {
     inner: Arc<Inner>,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
+    errands: Errands,
 }
 
 /// What reads need; outlives the store as long as something is read.
@@ -89,7 +90,14 @@ impl KeyedStore {
         let writer = tasks::spawn_thread("store-writer", 2 << 20, move || writer.run(waiting))
             .map_err(|error| StoreError::Unavailable(format!("no thread for the writer: {error}")))?;
         let inner = Arc::new(Inner { engine, layers, upkeep, health, rotated, jobs: jobs.downgrade() });
-        Ok(Self { inner, jobs: Some(jobs), writer: Some(writer) })
+        Ok(Self { inner, jobs: Some(jobs), writer: Some(writer), errands: Errands::default() })
+    }
+
+    /// Counts what is under way on the store's threads among these errands.
+    #[must_use]
+    pub fn counted_in(mut self, errands: Errands) -> Self {
+        self.errands = errands;
+        self
     }
 
     /// Fills an empty space with records, in the order of their kinds, and closes it: a backup, or what an older format held.
@@ -141,6 +149,7 @@ impl KeyedStore {
 
     /// Asks the writing thread for something.
     async fn request<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
+        let _errand = self.errands.begin();
         let gone = || StoreError::Unavailable("the writer has ended".into());
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.as_ref().expect("the sender is taken only when the store is dropped");
@@ -153,6 +162,7 @@ impl KeyedStore {
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let _errand = self.errands.begin();
         let inner = Arc::clone(&self.inner);
         tasks::blocking(move || work(&inner)).await.map_err(|error| StoreError::Unavailable(format!("a read was cut off: {error}")))?
     }

@@ -149,8 +149,7 @@ impl Round {
         let compiled = || rules.iter().map(|rule| CompiledRule::compile(rule.clone()).unwrap());
         loaded.rules = compiled().collect();
         let (store, clock) = (memory(&MemorySpace::default()), SimulatedClock::at(DateTime::from_timestamp(1_700_000_000, 0).unwrap()));
-        let parts =
-            Parts { store: Arc::clone(&store), clock: Arc::new(clock.clone()), ids: Arc::new(IdSource::seeded(random.0)), origin: None };
+        let parts = Parts::real(Arc::clone(&store), Arc::new(clock.clone()), Arc::new(IdSource::seeded(random.0))).unwrap();
         let app = app::start(loaded, parts).await.unwrap();
         let off = rules.iter().filter(|rule| !rule.enabled).map(|rule| rule.reference.to_string()).collect();
         let rules = compiled().map(|rule| (rule.rule.reference.to_string(), Arc::new(rule))).collect();

@@ -291,7 +291,8 @@ impl World {
     pub async fn start_with_clock(site: &TestSite, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let (loaded, _) = app::load_site(site.path(), &Environment::default()).unwrap_or_else(|faults| panic!("{}", faults.join("\n")));
         let origin = Origin { folder: site.path().to_path_buf(), environment: Environment::default(), config: loaded.config.clone() };
-        let parts = Parts { store, clock, ids: Arc::new(IdSource::system()), origin: Some(origin) };
+        let parts = Parts::real(store, clock, Arc::new(IdSource::system())).map_err(|error| error.to_string())?;
+        let parts = Parts { origin: Some(origin), ..parts };
         let app = app::start(loaded, parts).await.map_err(|error| error.to_string())?;
         Ok(Self { app })
     }

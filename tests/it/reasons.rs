@@ -412,12 +412,8 @@ async fn script_broken() -> Result<(), String> {
     let script = action.script.as_mut().unwrap();
     script.text = "fn run(params) { 1 +".into();
     let store = memory(&MemorySpace::default());
-    let parts = app::Parts {
-        store: Arc::clone(&store),
-        clock: Arc::new(SimulatedClock::at(start())),
-        ids: Arc::new(IdSource::seeded(1)),
-        origin: None,
-    };
+    let clock = Arc::new(SimulatedClock::at(start()));
+    let parts = app::Parts::real(Arc::clone(&store), clock, Arc::new(IdSource::seeded(1))).unwrap();
     let app = app::start(loaded, parts).await.unwrap();
     app.engine.request("t.hello", &Map::new(), Principal::Token("li".into()), None).await.unwrap();
     let ended = ended(&*store).await;

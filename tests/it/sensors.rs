@@ -18,12 +18,12 @@ use signalman::model::event::{Accepted, NewEvent, StoredEvent};
 use signalman::model::ids::IdSource;
 use signalman::model::pack::Pack;
 use signalman::model::sensor::{Polling, SensorDefinition};
-use signalman::outbound;
+use signalman::outbound::network::Network;
 use signalman::script::host::Surroundings;
 use signalman::sensors::{self, SensorContext, SensorHealth, SensorKind, SensorState};
 use signalman::store::memory::MemorySpace;
 use signalman::store::{Page, Store};
-use signalman::tasks::Stop;
+use signalman::tasks::{Errands, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -87,8 +87,9 @@ fn surroundings(clock: &SimulatedClock) -> Arc<Surroundings> {
     Arc::new(Surroundings {
         host: Arc::new(EngineHost::default()),
         clock: Arc::new(clock.clone()),
-        http: outbound::client().unwrap(),
+        http: Arc::new(Network::new().unwrap()),
         runtime: tokio::runtime::Handle::current(),
+        errands: Errands::default(),
     })
 }
 

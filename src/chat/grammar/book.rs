@@ -158,7 +158,7 @@ impl AliasBook {
                 }
             }
         }
-        Self { ordinary, anywhere, off, first_words, aliases }
+        Self { aliases, ordinary, anywhere, off, first_words }
     }
 
     /// Every alias, in the order of names.
@@ -286,7 +286,7 @@ impl AliasBook {
     fn displays(&self, word: &str) -> Vec<String> {
         let enabled = self.aliases.iter().filter(|alias| alias.alias.enabled);
         let formats = enabled.flat_map(|alias| {
-            let begins = |(format, of): &(CompiledFormat, usize)| (format.first.as_deref() == Some(word)).then(|| *of);
+            let begins = |(format, of): &(CompiledFormat, usize)| (format.first.as_deref() == Some(word)).then_some(*of);
             let of: BTreeSet<usize> = alias.formats.iter().filter_map(begins).collect();
             of.into_iter().map(|of| format!("{PREFIX}{}", alias.alias.formats[of].display)).collect::<Vec<_>>()
         });
@@ -404,7 +404,7 @@ mod tests {
             ("echo a=b", r#"t.echo echo {{text}} [{"text":"a=b"}]"#),
             ("this fixes AB-1 and fixes CD-2", r#"t.fixes fixes (?P<key>[A-Z]+-\d+) [{"key":"AB-1"},{"key":"CD-2"}]"#),
             ("sleep 5", "off t.off sleep {{n}}"),
-            ("deploy", r#"t.deploy deploy {{app}} to {{env}} needs app env [{}]"#),
+            ("deploy", "t.deploy deploy {{app}} to {{env}} needs app env [{}]"),
             ("deploy shop", r#"t.deploy deploy {{app}} to {{env}} needs env [{"app":"shop"}]"#),
             ("deploy shop to", r#"t.deploy deploy {{app}} to {{env}} needs env [{"app":"shop"}]"#),
             ("cods a", "near !cdos a"),

@@ -11,7 +11,7 @@ use crate::model::secret::MASK;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Obstacle {
     /// Nobody said what this parameter is; the first of those that are missing.
-    Missing(Parameter),
+    Missing(Box<Parameter>),
     /// A value does not fit; whatever is wrong, in the order of the parameters.
     Wrong(Vec<String>),
 }
@@ -44,7 +44,7 @@ pub fn parameters(alias: &Alias, action: &Action, typed: &Map<String, Value>) ->
     }
     match (bound, missing.first()) {
         (Err(faults), _) => Err(Obstacle::Wrong(faults)),
-        (Ok(_), Some(first)) => Err(Obstacle::Missing((*first).clone())),
+        (Ok(_), Some(first)) => Err(Obstacle::Missing(Box::new((*first).clone()))),
         (Ok(bound), None) => Ok(bound),
     }
 }

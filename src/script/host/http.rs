@@ -45,7 +45,7 @@ fn request(http: &Http, method: &'static str, url: &str, options: &rhai::Map) ->
     let call = &http.0;
     let options = from_dynamic(&Dynamic::from(options.clone())).map_err(thrown)?;
     let outbound = outbound(call, method, url, options.as_object().unwrap_or(&Map::new())).map_err(thrown)?;
-    call.wait(send(&call.http, &call.pack, outbound))
+    call.wait(send(&*call.http, &call.pack, outbound))
 }
 
 fn outbound(call: &ScriptCall, method: &'static str, url: &str, options: &Map<String, Value>) -> Result<Outbound, Failure> {

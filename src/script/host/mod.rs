@@ -37,9 +37,9 @@ use crate::model::json::MAX_DEPTH;
 use crate::model::pack::Pack;
 use crate::model::reason::Reason;
 use crate::model::secret::Masks;
-use crate::outbound::Reply;
+use crate::outbound::{Reply, Transport};
 use crate::script::expr::to_dynamic;
-use crate::tasks::Stop;
+use crate::tasks::{Errands, Stop};
 
 /// The most operations that one attempt may take.
 pub const MAX_OPERATIONS: u64 = 50_000_000;
@@ -141,8 +141,9 @@ pub struct ScriptCall {
     attempt: ScriptAttempt,
     clock: Arc<dyn Clock>,
     host: Arc<dyn Host>,
-    http: reqwest::Client,
+    http: Arc<dyn Transport>,
     runtime: tokio::runtime::Handle,
+    errands: Errands,
     log: Mutex<Vec<LogLine>>,
     requests: AtomicU32,
     messages: AtomicU32,
@@ -168,9 +169,11 @@ pub struct Surroundings {
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// For requests.
-    pub http: reqwest::Client,
+    pub http: Arc<dyn Transport>,
     /// Where waits are carried out.
     pub runtime: tokio::runtime::Handle,
+    /// Counts what is on threads of its own.
+    pub errands: Errands,
 }
 
 impl ScriptCall {
@@ -181,8 +184,9 @@ impl ScriptCall {
             attempt,
             clock: Arc::clone(&surroundings.clock),
             host: Arc::clone(&surroundings.host),
-            http: surroundings.http.clone(),
+            http: Arc::clone(&surroundings.http),
             runtime: surroundings.runtime.clone(),
+            errands: surroundings.errands.clone(),
             log: Mutex::new(Vec::new()),
             requests: AtomicU32::new(0),
             messages: AtomicU32::new(0),
@@ -197,13 +201,13 @@ impl ScriptCall {
         if self.calls.fetch_add(1, Ordering::Relaxed) >= MAX_CALLS {
             return Err(thrown(Failure { reason: Reason::BudgetExceeded, message: format!("more than {MAX_CALLS} calls"), retry: false }));
         }
-        let outcome = self.runtime.block_on(async {
+        let outcome = self.runtime.block_on(self.errands.resting(async {
             tokio::select! {
                 outcome = work => outcome.map_err(Interruption::Fault),
                 () = self.stop.stopped() => Err(Interruption::Stopped),
                 () = self.clock.sleep_until(self.deadline) => Err(Interruption::Late),
             }
-        });
+        }));
         outcome.map_err(|interruption| match interruption {
             Interruption::Fault(fault) => thrown(fault),
             // Terminations cannot be caught by the script.

@@ -7,6 +7,7 @@ pub mod join;
 pub mod reply;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,7 +26,7 @@ use crate::links::percent_encode;
 use crate::model::event::{Dedup, NewEvent};
 use crate::model::secret::Masks;
 use crate::model::sensor::Polling;
-use crate::outbound::{self, Outbound};
+use crate::outbound::{self, Outbound, Transport};
 
 /// The kind.
 pub const KIND: SensorKind = SensorKind {
@@ -35,7 +36,7 @@ pub const KIND: SensorKind = SensorKind {
     script: "",
     also: &[ABSENT_TRIGGER],
     check: |polling| plan(polling).map(|_| ()),
-    build: |polling, surroundings| Ok(Box::new(Prometheus { plan: plan(polling)?, client: surroundings.http.clone() })),
+    build: |polling, surroundings| Ok(Box::new(Prometheus { plan: plan(polling)?, transport: Arc::clone(&surroundings.http) })),
 };
 
 /// The trigger of the event that tells that a label set is gone.
@@ -61,7 +62,7 @@ const MEMORY: Duration = Duration::from_secs(86_400);
 
 struct Prometheus {
     plan: Plan,
-    client: reqwest::Client,
+    transport: Arc<dyn Transport>,
 }
 
 /// The settings, checked.
@@ -220,7 +221,7 @@ impl Prometheus {
         request.headers.extend(plan.authorization.iter().map(|value| ("authorization".to_string(), Value::from(value.as_str()))));
         request.reply_bytes = MAX_REPLY_BYTES;
         let reply = tokio::select! {
-            reply = outbound::exchange(&self.client, request) => reply.map_err(|failure| format!("failed: {}", failure.message))?,
+            reply = outbound::exchange(&*self.transport, request) => reply.map_err(|failure| format!("failed: {}", failure.message))?,
             () = clock::sleep(&*cx.clock, plan.timeout) => return Err(format!("got no answer from {} within {:?}", plan.url, plan.timeout)),
         };
         reply::read(&reply, plan.max_series, &plan.masks)

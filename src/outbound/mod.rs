@@ -1,7 +1,15 @@
 //! Requests to other systems: those of packs only to granted origins; all of them bounded, never redirected.
+//!
+//! What is decided about a request stands here. [`Transport`] carries it: [`network`] over the network, [`scripted`] to a list of replies.
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Url};
+pub mod network;
+pub mod scripted;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Request, Url};
 use serde_json::{Map, Value};
 
 use crate::model::failure::Failure;
@@ -20,16 +28,14 @@ const SHOWN_CHARACTERS: usize = 500;
 /// Says which execution sent a request, so that an event it causes is known as ours: `<execution> <depth>`.
 pub const CAUSE_HEADER: &str = "signalman-cause";
 
-/// How long to wait for a connection.
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// The client that every outgoing request shares.
-///
-/// # Errors
-/// When the system's certificates cannot be read.
-pub fn client() -> Result<Client, reqwest::Error> {
-    let agent = concat!("signalman/", env!("CARGO_PKG_VERSION"));
-    Client::builder().no_proxy().user_agent(agent).redirect(reqwest::redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT).build()
+/// Port: carries requests whose sender may send them. Knows nothing of packs and executions.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Sends a request as it is and reads the whole reply, of at most so many bytes, whatever its status. Ends when it is dropped.
+    ///
+    /// # Errors
+    /// When nobody answers, or the reply is too large.
+    async fn carry(&self, request: Request, most_bytes: usize) -> Result<Reply, Failure>;
 }
 
 /// A request that is to be sent.
@@ -143,13 +149,13 @@ pub fn origin(url: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// When the pack may not call that origin, nobody answers, the reply is too large, or the status is not expected.
-pub async fn send(client: &Client, pack: &Pack, outbound: Outbound) -> Result<Reply, Failure> {
+pub async fn send(transport: &dyn Transport, pack: &Pack, outbound: Outbound) -> Result<Reply, Failure> {
     let target = origin(&outbound.url).map_err(|error| Failure::misuse(format!("http: {error}")))?;
     if !pack.capabilities.http.contains(&target) {
         return Err(Failure::capability(&pack.reference, &format!("call {target}"), &format!("http: [\"{target}\"]")));
     }
     let (method, url, expect, masks) = (outbound.method, outbound.url.clone(), outbound.expect.clone(), outbound.masks.clone());
-    let reply = exchange(client, outbound).await?;
+    let reply = exchange(transport, outbound).await?;
     let status = reply.status;
     let expected = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
     if expected {
@@ -164,33 +170,12 @@ pub async fn send(client: &Client, pack: &Pack, outbound: Outbound) -> Result<Re
 ///
 /// # Errors
 /// When nobody answers, or the reply is too large.
-pub async fn exchange(client: &Client, outbound: Outbound) -> Result<Reply, Failure> {
-    let (method, url, most) = (outbound.method, outbound.url.clone(), outbound.reply_bytes);
-    let request = build(client, outbound)?;
-    let unreachable = |error: &reqwest::Error| Failure {
-        reason: Reason::Unreachable,
-        message: format!("{method} {url}: {}", innermost(error)),
-        retry: true,
-    };
-    let mut response = client.execute(request).await.map_err(|error| unreachable(&error))?;
-    let status = response.status().as_u16();
-    let headers = response
-        .headers()
-        .iter()
-        .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()).into_owned())));
-    let headers = headers.collect();
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
-        if body.len() + chunk.len() > most {
-            let message = format!("{method} {url}: the reply is larger than {most} bytes");
-            return Err(Failure { reason: Reason::OutputTooLarge, message, retry: false });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Reply { status, headers, body })
+pub async fn exchange(transport: &dyn Transport, outbound: Outbound) -> Result<Reply, Failure> {
+    let most_bytes = outbound.reply_bytes;
+    transport.carry(build(outbound)?, most_bytes).await
 }
 
-fn build(client: &Client, outbound: Outbound) -> Result<reqwest::Request, Failure> {
+fn build(outbound: Outbound) -> Result<Request, Failure> {
     let mut url = Url::parse(&outbound.url).map_err(|error| Failure::misuse(format!("http: `{}`: {error}", outbound.url)))?;
     for (name, value) in &outbound.query {
         url.query_pairs_mut().append_pair(name, &plain(value));
@@ -216,19 +201,40 @@ fn build(client: &Client, outbound: Outbound) -> Result<reqwest::Request, Failur
             set("idempotency-key", &format!("{execution}-{number}"))?;
         }
     }
-    let request = client.request(method, url).headers(headers);
-    let request = match outbound.body {
-        Some(body) => request.body(body),
-        None => request,
-    };
-    request.build().map_err(|error| Failure::misuse(format!("http: {}", innermost(&error))))
+    // What an address says of user and password is a header, too; one that is given stands.
+    let user = (!url.username().is_empty() || url.password().is_some())
+        .then(|| (decoded(url.username()), decoded(url.password().unwrap_or_default())));
+    if let Some((user, password)) = user {
+        let value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
+        headers.entry(AUTHORIZATION).or_insert(value.map_err(|_| Failure::misuse("http: user and password make no valid header"))?);
+        let _ = url.set_username("").and_then(|()| url.set_password(None)); // an address with a user has a host, so it can
+    }
+    let mut request = Request::new(method, url);
+    *request.headers_mut() = headers;
+    *request.body_mut() = outbound.body.map(Into::into);
+    Ok(request)
 }
 
-/// The cause at the bottom of an error: “connection refused” instead of “error sending request”.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+/// A part of an address without percent signs.
+fn decoded(part: &str) -> String {
+    let pair = Url::parse(&format!("http://x/?={}", part.replace('+', "%2B")));
+    pair.ok().and_then(|url| url.query_pairs().next().map(|(_, value)| value.into_owned())).unwrap_or_default()
+}
+
+/// A request as errors show it: without its query, which may hold secrets in a form that nobody would recognise.
+fn told(request: &Request) -> String {
+    let mut url = request.url().clone();
+    url.set_query(None);
+    format!("{} {url}", request.method())
+}
+
+/// Nobody answered.
+fn unreachable(request: &str, why: &str) -> Failure {
+    Failure { reason: Reason::Unreachable, message: format!("{request}: {why}"), retry: true }
+}
+
+/// The reply is longer than is taken.
+fn too_large(request: &str, most_bytes: usize) -> Failure {
+    let message = format!("{request}: the reply is larger than {most_bytes} bytes");
+    Failure { reason: Reason::OutputTooLarge, message, retry: false }
 }
