@@ -14,7 +14,8 @@ use super::ApiState;
 use super::problem::Problem;
 use super::routes::{Parameter, Route, get};
 use crate::auth::permission::Permission::Read;
-use crate::model::ids::{EventId, ExecutionId, SHORT_ID_CHARACTERS};
+use crate::engine::find;
+use crate::model::ids::{EventId, ExecutionId};
 use crate::model::message::Message;
 use crate::store::{Page, StoreError};
 
@@ -38,9 +39,6 @@ const MAX_PAGE: usize = 1_000;
 
 /// Entries of a page unless asked otherwise.
 const DEFAULT_PAGE: usize = 50;
-
-/// How far back a short id is looked for.
-const SHORT_ID_SEARCH: usize = 20_000;
 
 /// Entries that are looked at for one page of a filtered list.
 const MAX_SCAN: usize = 50_000;
@@ -118,44 +116,12 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
 
 /// Finds the event that a whole or short id means.
 pub(super) async fn event_id(state: &ApiState, text: &str) -> Result<EventId, Problem> {
-    if let Ok(id) = text.parse() {
-        return Ok(id);
-    }
-    let recent = state.engine.store.events(Page { before: None, limit: search(text)? }).await?;
-    one(text, "event", recent.into_iter().map(|event| event.event.id).filter(|id: &EventId| id.short().eq_ignore_ascii_case(text)))
+    Ok(find::event(&state.engine, text).await?)
 }
 
 /// Finds the execution that a whole or short id means.
 pub(super) async fn execution_id(state: &ApiState, text: &str) -> Result<ExecutionId, Problem> {
-    if let Ok(id) = text.parse() {
-        return Ok(id);
-    }
-    let recent = state.engine.store.executions(Page { before: None, limit: search(text)? }).await?;
-    one(
-        text,
-        "execution",
-        recent.into_iter().map(|execution| execution.id).filter(|id: &ExecutionId| id.short().eq_ignore_ascii_case(text)),
-    )
-}
-
-fn search(text: &str) -> Result<usize, Problem> {
-    if text.len() == SHORT_ID_CHARACTERS {
-        Ok(SHORT_ID_SEARCH)
-    } else {
-        Err(Problem::invalid(format!("`{text}` is not an id: give all 26 characters, or the last {SHORT_ID_CHARACTERS}")))
-    }
-}
-
-fn one<I: std::fmt::Display>(text: &str, what: &str, found: impl Iterator<Item = I>) -> Result<I, Problem> {
-    let mut found: Vec<I> = found.take(5).collect();
-    match found.len() {
-        0 => Err(Problem::not_found(format!("there is no recent {what} whose id ends in `{text}`; give the whole id"))),
-        1 => Ok(found.remove(0)),
-        _ => {
-            let ids: Vec<String> = found.iter().map(ToString::to_string).collect();
-            Err(Problem::invalid(format!("several {what}s end in `{text}`: {}", ids.join(", "))))
-        }
-    }
+    Ok(find::execution(&state.engine, text).await?)
 }
 
 pub(super) async fn actions(State(state): State<Arc<ApiState>>) -> Json<Value> {

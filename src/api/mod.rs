@@ -2,6 +2,7 @@
 //!
 //! [`server`] accepts connections, [`routes`] is the list of what there is, [`problem`] words every error.
 
+mod chat;
 mod events;
 mod executions;
 mod health;

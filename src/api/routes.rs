@@ -16,7 +16,7 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter};
 
 use super::problem::Problem;
-use super::{ApiState, events, executions, health, keys, listing, reload, rules, sensors, store, stream, webhooks};
+use super::{ApiState, chat, events, executions, health, keys, listing, reload, rules, sensors, store, stream, webhooks};
 use crate::auth::permission::Permission;
 use crate::document::fault::nearest;
 use crate::engine::ingest::bearer;
@@ -31,6 +31,7 @@ const PARTS: &[&[Route]] = &[
     listing::ROUTES,
     sensors::ROUTES,
     keys::ROUTES,
+    chat::ROUTES,
     stream::ROUTES,
     store::ROUTES,
     reload::ROUTES,

@@ -1,7 +1,9 @@
 //! Port: chat systems. [`words`] has every sentence the bot says; [`adapters`] carry messages and never word one.
 
 pub mod adapters;
+pub mod conversation;
 pub mod grammar;
+pub mod help;
 pub mod words;
 
 use async_trait::async_trait;

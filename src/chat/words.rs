@@ -2,6 +2,7 @@
 
 use crate::model::execution::{Execution, Status};
 use crate::model::principal::Principal;
+use crate::template::text::TemplateError;
 
 /// The store cannot be used.
 #[must_use]
@@ -224,7 +225,7 @@ pub fn why_execution(execution: &Execution) -> String {
     };
     let error = state.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     let reason = state.reason;
-    format!("{}\n{cause}\n{}: {}{error}\n→ {}", status(execution), reason.name(), reason.meaning(), reason.remedy())
+    format!("{}\n{cause}\n{}: {}{error}\n→ {}", status(execution), reason.code(), reason.meaning(), reason.remedy())
 }
 
 /// What the rules said about an event: reference, reason and meaning of each.

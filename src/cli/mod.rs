@@ -2,6 +2,7 @@
 //! as a whole works on the data folder as well, when no server has it: [`access`].
 
 mod access;
+mod alias;
 mod backup;
 pub mod bench;
 mod chat;
@@ -143,6 +144,9 @@ enum Command {
     /// List, show and cancel executions
     #[command(subcommand)]
     Execution(execution::Command),
+    /// List the commands of chat, and try what one means
+    #[command(subcommand)]
+    Alias(alias::Command),
     /// List and change the keys that rules see as `kv.system`
     #[command(subcommand)]
     Key(key::Command),
@@ -202,6 +206,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Event(command) => event::run(common, command, environment),
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
+        Command::Alias(command) => alias::run(common, command, environment),
         Command::Key(command) => key::run(common, command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
         Command::Reload => reload::run(common, environment),

@@ -61,4 +61,10 @@ impl Host for EngineHost {
             Err(CommitError::Store(error)) => Err(Failure::engine(error.to_string())),
         }
     }
+
+    fn progress(&self, execution: ExecutionId, text: String) {
+        if let Ok(engine) = self.engine() {
+            engine.progress.tell(execution, &text);
+        }
+    }
 }

@@ -7,8 +7,10 @@
 pub mod board;
 pub mod catalog;
 pub mod conduct;
+pub mod converse;
 pub mod deliver;
 pub mod evaluate;
+pub mod find;
 pub mod host;
 pub mod housekeeping;
 pub mod ingest;
@@ -33,6 +35,8 @@ use crate::clock::{self, Clock};
 use crate::engine::board::Board;
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
+use crate::engine::converse::Conversations;
+use crate::engine::converse::progress::Progress;
 use crate::engine::deliver::Outbox;
 use crate::engine::ruling::Ruling;
 use crate::engine::stream::Stream;
@@ -68,6 +72,10 @@ pub struct Engine {
     pub ruling: Ruling,
     /// Told when an event of our own waits in the store.
     pub own_events: Notify,
+    /// What is being talked about.
+    pub conversations: Conversations,
+    /// How far executions are that somebody asked for.
+    pub progress: Progress,
     /// How every sensor does.
     pub sensors: Board,
     commands: mpsc::Sender<Command>,
@@ -185,6 +193,9 @@ pub enum RequestError {
     /// What was given is wrong.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
+    /// It is no id, or stands for several.
+    #[error("{0}")]
+    NotAnId(String),
     /// It cannot be done now.
     #[error("{0}")]
     Conflict(String),
@@ -231,6 +242,8 @@ impl Engine {
             load: Load::new(open_limit),
             ruling: Ruling::default(),
             own_events: Notify::new(),
+            conversations: Conversations::default(),
+            progress: Progress::default(),
             commands,
         };
         (Arc::new(engine), inbox)

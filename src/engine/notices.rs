@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::catalog::Catalog;
+use super::converse::answers;
 use crate::chat::words;
 use crate::model::execution::{Execution, Status};
 use crate::model::ids::MessageId;
@@ -36,6 +37,9 @@ fn to(catalog: &Catalog, channel: &str, id: MessageId, text: String, now: DateTi
 /// The message that tells how an execution ended, if anyone is to be told.
 #[must_use]
 pub fn of(catalog: &Catalog, execution: &Execution, now: DateTime<Utc>) -> Option<Message> {
+    if execution.request.asked.is_some() {
+        return answers::result(catalog, execution, now);
+    }
     let outcome = match execution.state.status {
         Status::Succeeded => Outcome::Succeeded,
         Status::Failed | Status::TimedOut | Status::Abandoned => Outcome::Failed,

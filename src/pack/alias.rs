@@ -255,7 +255,8 @@ fn check(site: &Site, root: &Path, faults: &mut Faults) {
     for compiled in &site.aliases {
         let alias = &compiled.alias;
         let Some(action) = site.actions.get(&alias.action) else {
-            let fault = fault_at(root, &alias.at(alias.action_at), format!("alias `{}`: there is no action `{}`", alias.reference, alias.action));
+            let fault =
+                fault_at(root, &alias.at(alias.action_at), format!("alias `{}`: there is no action `{}`", alias.reference, alias.action));
             let near = nearest(&alias.action, site.actions.keys().map(String::as_str));
             faults.push(near.map(|near| format!("did you mean `{near}`?")).into_iter().fold(fault, crate::document::fault::Fault::hint));
             continue;
