@@ -25,10 +25,12 @@ pub fn help(word: Option<&str>, topics: &Topics<'_>) -> String {
         return format!("`{PREFIX}{format}` {what}");
     }
     let enabled = || topics.aliases.aliases().iter().filter(|alias| alias.alias.enabled);
-    let found: Vec<_> = match enabled().find(|alias| alias.alias.reference == lower) {
+    let mut found: Vec<_> = match enabled().find(|alias| alias.alias.reference == lower) {
         Some(one) => vec![one],
         None => enabled().filter(|alias| is_about(alias, &lower)).collect(),
     };
+    // What begins with the word comes first.
+    found.sort_by_key(|alias| !alias.formats.iter().any(|(format, _)| format.first.as_deref() == Some(lower.as_str())));
     match found.as_slice() {
         [] => format!("No command has to do with `{word}`; `{PREFIX}help` lists all."),
         few if few.len() <= MOST_EXPLAINED => {

@@ -74,7 +74,7 @@ pub fn progress(execution: &Execution, told: Option<&str>) -> String {
         (Status::Running, None) => format!("⏳ `{action}` is running{attempt} · `{id}`"),
         (Status::Requested, _) => format!("⏳ `{action}` waits for its turn · `{id}`"),
         (Status::Delayed, _) => {
-            let error = state.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            let error = state.error.as_deref().map(|error| format!(": {}", first_line(error))).unwrap_or_default();
             format!("⏳ `{action}` waits for attempt {}{error} · `{id}`", state.attempt + 1)
         }
         _ => format!("⏳ `{action}` is {} · `{id}`", state.status.name()),
@@ -86,7 +86,7 @@ pub fn progress(execution: &Execution, told: Option<&str>) -> String {
 pub fn result(execution: &Execution) -> String {
     let (action, id, state) = (&execution.request.action, execution.id.short(), &execution.state);
     let attempts = if state.attempt > 1 { format!(" after {} attempts", state.attempt) } else { String::new() };
-    let error = state.error.as_deref().unwrap_or("no more is known");
+    let error = state.error.as_deref().map_or("no more is known", first_line);
     match state.status {
         Status::Succeeded => {
             let shown = state.result.as_ref().map(brief).filter(|text| !text.is_empty()).map(|text| format!(": {text}"));
@@ -202,7 +202,7 @@ pub fn no_last() -> String {
 pub fn status(execution: &Execution) -> String {
     let (request, state) = (&execution.request, &execution.state);
     let since = state.ended_at.or(state.started_at).unwrap_or(request.requested_at);
-    let error = state.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    let error = state.error.as_deref().map(|error| format!(": {}", first_line(error))).unwrap_or_default();
     let attempt = if state.attempt > 1 { format!(", attempt {}", state.attempt) } else { String::new() };
     let by = request.requested_by.describe();
     format!(
@@ -223,7 +223,7 @@ pub fn why_execution(execution: &Execution) -> String {
         (None, Principal::Rule(rule), Some(event)) => format!("rule `{rule}` asked for it because of event `{}`", event.short()),
         (None, by, _) => format!("{} asked for it", by.describe()),
     };
-    let error = state.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    let error = state.error.as_deref().map(|error| format!(": {}", first_line(error))).unwrap_or_default();
     let reason = state.reason;
     format!("{}\n{cause}\n{}: {}{error}\n→ {}", status(execution), reason.code(), reason.meaning(), reason.remedy())
 }
@@ -244,4 +244,9 @@ pub fn why_event(id: &str, trigger: &str, rules: &[(String, &'static str, &'stat
 
 fn ticked(texts: &[String]) -> String {
     texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Of an error that shows a script, what is wrong and where.
+fn first_line(error: &str) -> &str {
+    error.lines().next().unwrap_or_default()
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use signalman::clock::SimulatedClock;
 use signalman::document::fault::SourceFile;
 use signalman::document::node;
+use signalman::engine::Engine;
 use signalman::engine::converse::{Heard, Said, say};
 use signalman::engine::deliver::RESULT;
 use signalman::model::execution::Status;
@@ -42,8 +43,8 @@ fn said(text: &str) -> Said {
 }
 
 /// All that a line comes to, once nothing follows any more: in the order of time, edits behind an arrow.
-async fn told(world: &World, heard: &Heard) -> Vec<String> {
-    let store = &world.app.engine.store;
+async fn told(engine: &Engine, heard: &Heard) -> Vec<String> {
+    let store = &engine.store;
     let mut messages = heard.messages.clone();
     for execution in &heard.executions {
         let ended = eventually("an execution to end", || async {
@@ -95,7 +96,7 @@ async fn conversation(name: &str) {
         };
         assert_eq!(heard.duplicate, step["again"] == true, "{name}: {step}");
         ids.extend(heard.executions.iter().map(|execution| execution.id.short()));
-        let found: Vec<String> = told(&world, &heard).await.iter().map(|text| hidden(text, &ids)).collect();
+        let found: Vec<String> = told(&world.app.engine, &heard).await.iter().map(|text| hidden(text, &ids)).collect();
         let fits = match &step["first_line"] {
             Value::String(first) => found.len() == 1 && found[0].lines().next() == Some(first),
             _ => json!(found) == step["reply"],
@@ -123,19 +124,19 @@ async fn what_is_typed_and_exactly_what_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_people_talk_at_once_and_each_is_answered_once() {
     let (site, store) = (site(&Value::Null), memory(&MemorySpace::default()));
-    let world = Arc::new(World::start(&site, Arc::clone(&store)).await.unwrap());
+    let world = World::start(&site, Arc::clone(&store)).await.unwrap();
     let people = (0..10).map(|person| {
-        let world = Arc::clone(&world);
+        let engine = Arc::clone(&world.app.engine);
         tokio::spawn(async move {
             for turn in 0..10 {
                 let by = Principal::Token(format!("p{person}"));
                 let ask = Said { channel: Some("ops".into()), by: by.clone(), ..said(&format!("!deploy app{person}-{turn}")) };
-                let asked = say(&world.app.engine, ask).await.unwrap();
-                assert_eq!(told(&world, &asked).await, ["Which `env`? one of prod, gray (reply, or `cancel`)"]);
+                let asked = say(&engine, ask).await.unwrap();
+                assert_eq!(told(&engine, &asked).await, ["Which `env`? one of prod, gray (reply, or `cancel`)"]);
                 // Everybody says each line twice at the same time, as a chat system that tries again would.
                 let reply = || {
                     let key = Some(format!("{person}-{turn}"));
-                    say(&world.app.engine, Said { channel: Some("ops".into()), key, by: by.clone(), ..said("prod") })
+                    say(&engine, Said { channel: Some("ops".into()), key, by: by.clone(), ..said("prod") })
                 };
                 let (first, second) = tokio::join!(reply(), reply());
                 let (first, second) = (first.unwrap(), second.unwrap());
@@ -143,7 +144,7 @@ async fn ten_people_talk_at_once_and_each_is_answered_once() {
                 assert_ne!(first.duplicate, second.duplicate);
                 let expected =
                     [format!("Deploying `app{person}-{turn}` to prod …"), format!("→ p{person}: `app{person}-{turn}` latest is on PROD")];
-                assert_eq!(told(&world, &first).await, expected);
+                assert_eq!(told(&engine, &first).await, expected);
             }
         })
     });
@@ -152,7 +153,7 @@ async fn ten_people_talk_at_once_and_each_is_answered_once() {
     }
     assert_eq!(store.executions(Page { before: None, limit: 1_000 }).await.unwrap().len(), 100);
     assert_eq!(store.messages(Page { before: None, limit: 1_000 }).await.unwrap().len(), 300);
-    Arc::into_inner(world).unwrap().app.stop().await;
+    world.app.stop().await;
 }
 
 /// A pack whose action asks a target, tells how far it is, and answers with what it was told.
@@ -238,7 +239,7 @@ async fn progress_is_an_edit_at_most_once_a_second() {
     let edits = eventually("the second edit", || async { Some(passing().await).filter(|edits| edits.len() == 2) }).await;
     assert!(edits.iter().any(|edit| edit.text.starts_with("⏳ step 99")), "{edits:?}");
     go_on.send(()).unwrap();
-    assert_eq!(told(&world, &heard).await[1], "→ it said yes");
+    assert_eq!(told(&world.app.engine, &heard).await[1], "→ it said yes");
     world.app.engine.progress.tell(id, "too late");
     clock.advance(Duration::from_secs(5));
     assert_eq!(passing().await.len(), 2);

@@ -16,7 +16,7 @@ use crate::model::alias::{Alias, Format};
 use crate::template::message::MessageTemplate;
 
 /// Words that begin the bot's own commands, and those that will.
-pub const RESERVED: &[&str] = &["help", "status", "cancel", "why", "whoami", "rerun", "approve", "deny", "hold", "release"];
+pub const RESERVED: &[&str] = &["help", "status", "cancel", "why", "whoami", "rerun", "approve", "deny"];
 
 /// Candidates that are named when it is not clear what was meant.
 pub const MOST_NAMED: usize = 5;
