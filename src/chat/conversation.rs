@@ -139,7 +139,7 @@ fn reply(text: &str, question: &Question, topics: &Topics<'_>, now: DateTime<Utc
     if let Some(parameter) = parameter(&question.alias, &name, topics)
         && let Err(fault) = values::fits(&parameter, super::grammar::unquoted(text))
     {
-        return ask(question, Some(fault), topics);
+        return ask(question, Some(&fault), topics);
     }
     question.missing.remove(0);
     question.typed.insert(name, Value::from(super::grammar::unquoted(text)));
@@ -151,10 +151,10 @@ fn parameter(alias: &str, name: &str, topics: &Topics<'_>) -> Option<Parameter> 
     action.parameters.iter().find(|parameter| parameter.name == name).cloned()
 }
 
-fn ask(question: Question, fault: Option<String>, topics: &Topics<'_>) -> Decision {
+fn ask(question: Question, fault: Option<&str>, topics: &Topics<'_>) -> Decision {
     let name = question.missing.first().cloned().unwrap_or_default();
     let takes = parameter(&question.alias, &name, topics).unwrap_or_else(|| Parameter::named(&name));
-    let text = words::question(&name, &values::describe(&takes), &takes.description, fault.as_deref());
+    let text = words::question(&name, &values::describe(&takes), &takes.description, fault);
     Decision::Ask { question, text }
 }
 

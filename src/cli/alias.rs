@@ -56,12 +56,11 @@ fn list(common: &Common, environment: &Environment) -> Result<Answer, Failure> {
 }
 
 fn matches(common: &Common, arguments: &Match, environment: &Environment) -> Result<Answer, Failure> {
-    let book = match &arguments.alias {
-        Some(file) => AliasBook::new([Arc::new(read(file)?)]),
-        None => {
-            let (site, _) = app::load_site(&common.site, environment).map_err(|faults| Failure::misuse(faults.join("\n\n")))?;
-            AliasBook::new(site.aliases)
-        }
+    let book = if let Some(file) = &arguments.alias {
+        AliasBook::new([Arc::new(read(file)?)])
+    } else {
+        let (site, _) = app::load_site(&common.site, environment).map_err(|faults| Failure::misuse(faults.join("\n\n")))?;
+        AliasBook::new(site.aliases)
     };
     let text = normalized(&arguments.text);
     let told = told(&book.meaning(text.strip_prefix(PREFIX).map_or(text.as_str(), str::trim_start)));

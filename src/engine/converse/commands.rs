@@ -70,7 +70,7 @@ async fn event(engine: &Engine, id: &str) -> Result<String, RequestError> {
         other => other,
     })?;
     let answer = why::event(engine, id).await?;
-    let told = |rule: &why::RuleAnswer| (rule.verdict.rule.to_string(), rule.verdict.reason.code(), rule.meaning);
+    let told = |rule: &why::RuleAnswer| (rule.verdict.rule.clone(), rule.verdict.reason.code(), rule.meaning);
     let rules: Vec<_> = answer.rules.iter().take(MOST_RULES).map(told).collect();
     let more = answer.rules.len().saturating_sub(MOST_RULES) + answer.more.values().sum::<usize>();
     Ok(words::why_event(&id.short(), &answer.event.event.trigger, &rules, more))
