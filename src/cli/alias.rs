@@ -16,8 +16,12 @@ use crate::pack;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List the commands of chat
+    #[command(after_help = "Example:\n  signalman alias list")]
     List,
     /// Say which alias a command means, and what its parameters are; needs no server. Exit code 0 matched, 1 not, 2 a faulty file
+    #[command(
+        after_help = "Examples:\n  signalman alias match '!echo hello'\n  signalman alias match --alias packs/core/aliases/echo.yaml 'echo hello' --output json"
+    )]
     Match(Match),
 }
 

@@ -10,6 +10,7 @@ mod client;
 mod emit;
 mod event;
 mod execution;
+mod hold;
 mod key;
 mod lint;
 pub mod overview;
@@ -147,6 +148,12 @@ enum Command {
     /// List the commands of chat, and try what one means
     #[command(subcommand)]
     Alias(alias::Command),
+    /// Hold all automatic executions: what rules ask for is kept in order, until `release`
+    #[command(after_help = "Examples:\n  signalman hold the switch in rack 4 is being replaced\n  signalman hold --show")]
+    Hold(hold::Arguments),
+    /// Let automatic executions go; what was held starts, in order
+    #[command(after_help = "Example:\n  signalman release")]
+    Release,
     /// List and change the keys that rules see as `kv.system`
     #[command(subcommand)]
     Key(key::Command),
@@ -156,8 +163,8 @@ enum Command {
     /// Read the site's files again, in a server that runs; faulty ones change nothing
     #[command(after_help = "Example:\n  signalman reload")]
     Reload,
-    /// Show what the bot says, live
-    #[command(after_help = "Examples:\n  signalman chat\n  signalman chat --follow --channel ops")]
+    /// Talk with the bot, or show what it says, live
+    #[command(after_help = "Examples:\n  signalman chat\n  signalman chat '!echo hello'\n  signalman chat --follow --channel ops")]
     Chat(chat::Arguments),
     /// Write everything that is stored into one file, also while the server runs
     #[command(after_help = "Examples:\n  signalman backup monday.backup\n  signalman backup - | gzip > monday.backup.gz")]
@@ -207,6 +214,8 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
         Command::Alias(command) => alias::run(common, command, environment),
+        Command::Hold(arguments) => hold::run(common, &arguments, environment),
+        Command::Release => hold::release(common, environment),
         Command::Key(command) => key::run(common, command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
         Command::Reload => reload::run(common, environment),

@@ -11,6 +11,7 @@ pub mod converse;
 pub mod deliver;
 pub mod evaluate;
 pub mod find;
+pub mod holding;
 pub mod host;
 pub mod housekeeping;
 pub mod ingest;
@@ -38,6 +39,7 @@ use crate::engine::conduct::Command;
 use crate::engine::converse::Conversations;
 use crate::engine::converse::progress::Progress;
 use crate::engine::deliver::Outbox;
+use crate::engine::holding::HoldCell;
 use crate::engine::ruling::Ruling;
 use crate::engine::stream::Stream;
 use crate::journal::AcceptError;
@@ -47,7 +49,7 @@ use crate::model::execution::{Execution, Request};
 use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
-use crate::store::{Batch, CommitError, KeyChange, Store, StoreError};
+use crate::store::{Batch, CommitError, Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// What every part of the engine works with.
@@ -78,6 +80,8 @@ pub struct Engine {
     pub progress: Progress,
     /// How every sensor does.
     pub sensors: Board,
+    /// Whether automatic executions are held.
+    pub hold: HoldCell,
     commands: mpsc::Sender<Command>,
 }
 
@@ -244,6 +248,7 @@ impl Engine {
             own_events: Notify::new(),
             conversations: Conversations::default(),
             progress: Progress::default(),
+            hold: HoldCell::default(),
             commands,
         };
         (Arc::new(engine), inbox)
@@ -295,42 +300,6 @@ impl Engine {
         self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);
         self.hand_over(vec![Arc::clone(&execution)]).await;
         Ok((*execution).clone())
-    }
-
-    /// Changes a key of the datastore, or deletes it; rules see the new value from here on.
-    ///
-    /// # Errors
-    /// When it cannot be stored.
-    pub async fn set_key(self: &Arc<Self>, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), CommitError> {
-        // Only where somebody sees the order of changes; scripts do not wait for each other.
-        let is_seen = pack == ruling::SYSTEM || self.catalog.get().rules.has_listeners(own::KEY_CHANGED);
-        let _alone = if is_seen { Some(self.ruling.changing_keys.lock().await) } else { None };
-        let (engine, pack, name) = (Arc::clone(self), pack.to_string(), name.to_string());
-        let changed = owned(async move { engine.change_key(&pack, &name, value, cause, is_seen).await }).await;
-        changed.unwrap_or_else(|error| Err(error.into()))
-    }
-
-    /// The caller sees to the order of changes.
-    async fn change_key(
-        &self,
-        pack: &str,
-        name: &str,
-        value: Option<Value>,
-        cause: Option<Cause>,
-        is_seen: bool,
-    ) -> Result<(), CommitError> {
-        let before = if is_seen { self.store.key(pack, name).await? } else { None };
-        let pending: Vec<_> = own::key_changed(self, pack, name, [before.as_ref(), value.as_ref()], cause).into_iter().collect();
-        let change = KeyChange { pack: pack.into(), name: name.into(), value: value.clone() };
-        let has_event = !pending.is_empty();
-        self.store.commit(&Batch { keys: vec![change], pending, ..Batch::default() }).await?;
-        if pack == ruling::SYSTEM {
-            self.ruling.note_key(name, value);
-        }
-        if has_event {
-            self.own_events.notify_one();
-        }
-        Ok(())
     }
 
     /// Asks for an execution to be stopped. Returns its state right after.

@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod alias;
+pub mod datastore;
 pub mod duration;
 pub mod event;
 pub mod execution;

@@ -52,6 +52,10 @@ pub struct Capabilities {
     pub kv: KvAccess,
     /// Packs whose keys may be read.
     pub kv_read: Vec<String>,
+    /// Access to the keys that rules see.
+    pub kv_system: KvAccess,
+    /// Access to the keys of who asks.
+    pub kv_user: KvAccess,
     /// Whether it may send to chat.
     pub chat: bool,
 }

@@ -13,6 +13,15 @@ pub enum Principal {
 }
 
 impl Principal {
+    /// The name of the one whose keys `kv.user` are; a rule has none.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Token(name) => Some(name),
+            Self::Rule(_) => None,
+        }
+    }
+
     /// In words, for people.
     #[must_use]
     pub fn describe(&self) -> String {

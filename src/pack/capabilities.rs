@@ -30,15 +30,30 @@ pub(super) fn read(source: &SourceFile, node: &Node, data: &Data, faults: &mut F
             Content::Scalar { value: Value::String(word), .. } if word == "read_write" => capabilities.kv = KvAccess::ReadWrite,
             Content::Map(pairs) => {
                 for (key, value) in pairs {
-                    match (key.text.as_str(), value.value()) {
-                        ("own", Value::String(word)) if word == "read_write" => capabilities.kv = KvAccess::ReadWrite,
-                        ("own", Value::String(word)) if word == "read" => capabilities.kv = KvAccess::Read,
-                        (pack, Value::String(word)) if word == "read" => capabilities.kv_read.push(pack.to_string()),
-                        _ => fields.fault(value, "the keys of another pack can only be read: `{other: read}`"),
+                    let scope = match key.text.as_str() {
+                        "own" => &mut capabilities.kv,
+                        "system" => &mut capabilities.kv_system,
+                        "user" => &mut capabilities.kv_user,
+                        pack if value.value() == "read" => {
+                            capabilities.kv_read.push(pack.to_string());
+                            continue;
+                        }
+                        _ => {
+                            fields.fault(value, "the keys of another pack can only be read: `{other: read}`");
+                            continue;
+                        }
+                    };
+                    match value.value().as_str() {
+                        Some("read") => *scope = KvAccess::Read,
+                        Some("read_write") => *scope = KvAccess::ReadWrite,
+                        _ => fields.fault(value, format!("`{}` must be read or read_write", key.text)),
                     }
                 }
             }
-            _ => fields.fault(node, "`kv` must be read, read_write, or a map such as {own: read_write, other: read}"),
+            _ => fields.fault(
+                node,
+                "`kv` must be read, read_write, or a map such as {own: read_write, system: read, user: read_write, other: read}",
+            ),
         }
     }
     capabilities.chat = fields.boolean("chat").unwrap_or(false);

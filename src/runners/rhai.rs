@@ -143,6 +143,7 @@ fn work(queue: &Queue, cache: &ScriptCache, surroundings: &Surroundings) {
         let attempt = ScriptAttempt {
             execution: call.execution.id,
             pack: Arc::clone(&call.pack),
+            user: call.execution.request.requested_by.user().map(ToString::to_string),
             depth: call.execution.request.depth,
             masks: call.masks(),
             context: Box::new(move || asked.context()),

@@ -120,6 +120,7 @@ impl Scripted {
         let attempt = ScriptAttempt {
             execution: ExecutionId::of_poll(&cx.name, now),
             pack: Arc::clone(&self.pack),
+            user: None,
             depth: 0,
             masks: self.pack.masks.clone(),
             context: Box::new(move || about.clone()),

@@ -12,6 +12,8 @@ use signalman::app::reload::Origin;
 use signalman::app::{self, App, Parts};
 use signalman::clock::{Clock, SystemClock};
 use signalman::config::Environment;
+use signalman::engine::{Engine, keys};
+use signalman::model::datastore::{self, Changed, If, KeyRequest, Scope};
 use signalman::model::ids::IdSource;
 use signalman::store::Store;
 use signalman::store::memory::{MemorySpace, MemoryStore};
@@ -296,6 +298,13 @@ impl World {
         let app = app::start(loaded, parts).await.map_err(|error| error.to_string())?;
         Ok(Self { app })
     }
+}
+
+/// Gives a key a value, or deletes it.
+pub async fn set_key(engine: &Arc<Engine>, scope: Scope, name: &str, value: Option<Value>) -> Changed {
+    let change = value.map_or(datastore::Change::Delete, |value| datastore::Change::Set { value, ttl: None });
+    let request = KeyRequest { scope, name: name.into(), change, only: If::Always, by: "a test".into(), cause: None };
+    keys::change(engine, request).await.expect("the key can be changed")
 }
 
 /// A store in memory over a space that can be opened again.

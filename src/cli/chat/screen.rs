@@ -178,7 +178,7 @@ impl Screen {
 /// How many rows a text takes; wide characters count twice.
 fn rows(text: &str, width: usize) -> usize {
     let columns = |line: &str| {
-        let (mut columns, mut in_escape) = (0, false);
+        let (mut columns, mut in_escape) = (0usize, false);
         for c in line.chars() {
             match c {
                 '\x1b' => in_escape = true,

@@ -82,12 +82,7 @@ impl Vocabulary {
                     found.insert(word.clone());
                 }
                 Some(Token::Parameter(name, _)) if name == "ID" => found.extend(self.ids.iter().cloned()),
-                Some(Token::Parameter(name, _)) if name == "word" => {
-                    found.extend(self.formats.iter().filter_map(|format| match format.first() {
-                        Some(Token::Word(word)) => Some(word.clone()),
-                        _ => None,
-                    }))
-                }
+                Some(Token::Parameter(name, _)) if name == "word" => found.extend(self.first_words()),
                 Some(Token::Parameter(_, choices)) => found.extend(choices.iter().cloned()),
                 None => {}
             }
@@ -95,6 +90,13 @@ impl Vocabulary {
         let lower = last.to_lowercase();
         let fits = found.into_iter().filter(|word| word.to_lowercase().starts_with(&lower)).map(|word| format!("{bang}{word}"));
         (start, fits.collect())
+    }
+
+    fn first_words(&self) -> impl Iterator<Item = String> {
+        self.formats.iter().filter_map(|format| match format.first() {
+            Some(Token::Word(word)) => Some(word.clone()),
+            _ => None,
+        })
     }
 
     /// What is still missing after a line that ends in a blank, of the first format that fits.

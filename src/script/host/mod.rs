@@ -23,13 +23,13 @@ use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage,
     MoreStringPackage, Package,
 };
-use rhai::{AST, Dynamic, Engine, EvalAltResult, ImmutableString, Module, Position, Scope, Shared};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, ImmutableString, Module, Position, Shared};
 use serde_json::{Map, Value};
 use tikv_jemalloc_ctl::thread::{ThreadLocal, allocatedp, deallocatedp};
 
 use crate::clock::Clock;
 use crate::model::action::Script;
-use crate::model::event::Cause;
+use crate::model::datastore::{Changed, KeyEntry, KeyRequest, Scope};
 use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
 use crate::model::ids::ExecutionId;
@@ -77,11 +77,14 @@ pub const STACK_BYTES: usize = 16 << 20;
 /// What scripts need from the engine.
 #[async_trait]
 pub trait Host: Send + Sync {
-    /// The value of a pack's key.
-    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, String>;
+    /// A key of the datastore.
+    async fn key(&self, scope: &Scope, name: &str) -> Result<Option<KeyEntry>, String>;
 
-    /// Sets or, with `None`, deletes a pack's key; durable on return.
-    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), String>;
+    /// The names of keys that begin so, after one of them.
+    async fn key_names(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, String>;
+
+    /// Changes a key of the datastore; durable on return.
+    async fn change_key(&self, request: KeyRequest) -> Result<Changed, Failure>;
 
     /// Puts a message into the outbox; durable on return. The same execution and index is the same message.
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure>;
@@ -124,6 +127,8 @@ pub struct ScriptAttempt {
     pub execution: ExecutionId,
     /// Its pack.
     pub pack: Arc<Pack>,
+    /// Whose keys `kv.user` are; nothing where no person asks.
+    pub user: Option<String>,
     /// How many of our own executions led here.
     pub depth: u32,
     /// Hides what must not be shown in its log and messages.
@@ -511,7 +516,7 @@ fn attempt(cache: &ScriptCache, script: &Script, entry: Entry, given: Dynamic, c
     });
     let options = rhai::CallFnOptions::new().eval_ast(false);
     emit::register(&mut engine, call);
-    let returned = engine.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), &ast, entry.function().0, (given,));
+    let returned = engine.call_fn_with_options::<Dynamic>(options, &mut rhai::Scope::new(), &ast, entry.function().0, (given,));
     // Some built-in functions swallow a termination, so it is asked for again.
     if let Some(token) = call.ended.get() {
         return Err(termination(token, entry));
