@@ -4,12 +4,12 @@
 //! always. What is left is tried from the most specific on.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::format::CompiledFormat;
+use super::format::{CompiledFormat, spaced};
 use super::{MAX_COMMAND_BYTES, PREFIX, split_pairs};
 use crate::document::fault::nearest;
 use crate::model::alias::{Alias, Format};
@@ -22,7 +22,7 @@ pub const RESERVED: &[&str] = &["help", "status", "cancel", "why", "whoami", "re
 pub const MOST_NAMED: usize = 5;
 
 /// Formats that are looked at to find out what is missing from a command.
-const MOST_COMPLETED: usize = 50;
+const MOST_COMPLETED: usize = 5;
 
 /// An alias with everything compiled.
 #[derive(Debug)]
@@ -123,8 +123,8 @@ pub struct AliasBook {
     ordinary: Index,
     anywhere: Index,
     off: Index,
-    /// The first words of commands, for typing mistakes.
-    first_words: BTreeSet<Box<str>>,
+    /// What begins with a word; the bot's own commands have no formats.
+    first_words: BTreeMap<Box<str>, Vec<Place>>,
 }
 
 impl AliasBook {
@@ -140,7 +140,7 @@ impl AliasBook {
             }
         }
         let (mut ordinary, mut anywhere, mut off) = (Index::default(), Index::default(), Index::default());
-        let mut first_words: BTreeSet<Box<str>> = RESERVED[..5].iter().map(|word| (*word).into()).collect();
+        let mut first_words: BTreeMap<Box<str>, Vec<Place>> = RESERVED[..5].iter().map(|word| ((*word).into(), Vec::new())).collect();
         for (number, alias) in aliases.iter().enumerate() {
             for (representation, (format, of)) in alias.formats.iter().enumerate() {
                 let index = match (alias.alias.enabled, alias.alias.formats[*of].match_multiple) {
@@ -153,8 +153,8 @@ impl AliasBook {
                     Some(word) => index.by_word.entry(word.as_str().into()).or_default().push(place),
                     None => index.always.push(place),
                 }
-                if alias.alias.enabled {
-                    first_words.extend(format.first.as_deref().map(Box::from));
+                if let Some(first) = format.first.as_deref().filter(|_| alias.alias.enabled) {
+                    first_words.entry(first.into()).or_default().push(place);
                 }
             }
         }
@@ -235,13 +235,13 @@ impl AliasBook {
     fn incomplete(&self, lower: &str, text: &str, pairs: &Map<String, Value>) -> Option<Meaning> {
         let first = lower.split_whitespace().next()?;
         let mut found: Vec<(Hit, Vec<String>)> = Vec::new();
-        let places = self
-            .ordinary
-            .by_word
-            .values()
-            .flatten()
-            .filter(|place| self.aliases[place.0 as usize].formats[place.1 as usize].0.first.as_deref() == Some(first));
-        for place in places.take(MOST_COMPLETED) {
+        let typed = spaced(text);
+        let leads = |place: &&Place| {
+            let lead = self.aliases[place.0 as usize].formats[place.1 as usize].0.lead.as_deref();
+            let rest = lead.filter(|lead| !lead.is_empty()).and_then(|lead| typed.strip_prefix(lead));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        for place in self.first_words.get(first).into_iter().flatten().filter(leads).take(MOST_COMPLETED) {
             let alias = &self.aliases[place.0 as usize];
             let mut hit = Hit { alias: Arc::clone(alias), representation: place.1 as usize, typed: Vec::new() };
             if let Some((typed, missing)) = begins(hit.source(), text) {
@@ -263,11 +263,11 @@ impl AliasBook {
     fn near(&self, text: &str) -> Vec<String> {
         let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let lower = first.to_lowercase();
-        if !self.first_words.contains(lower.as_str()) {
+        if !self.first_words.contains_key(lower.as_str()) {
             let bag = letters(&lower);
             let far = u32::try_from(2 * (lower.chars().count() / 3).max(1)).unwrap_or(u32::MAX);
             // Counting letters is much faster than comparing words, and there may be very many.
-            let similar = self.first_words.iter().filter(|word| (letters(word) ^ bag).count_ones() <= far);
+            let similar = self.first_words.keys().filter(|word| (letters(word) ^ bag).count_ones() <= far);
             let Some(word) = nearest(&lower, similar.map(|word| &**word)) else { return Vec::new() };
             let command = format!("{word} {rest}").trim().to_string();
             if !RESERVED.contains(&word) && !candidates(&self.ordinary, &command).iter().any(|place| self.fits(*place, &command)) {
@@ -284,13 +284,17 @@ impl AliasBook {
 
     /// The formats that begin with a word, as help shows them.
     fn displays(&self, word: &str) -> Vec<String> {
-        let enabled = self.aliases.iter().filter(|alias| alias.alias.enabled);
-        let formats = enabled.flat_map(|alias| {
-            let begins = |(format, of): &(CompiledFormat, usize)| (format.first.as_deref() == Some(word)).then_some(*of);
-            let of: BTreeSet<usize> = alias.formats.iter().filter_map(begins).collect();
-            of.into_iter().map(|of| format!("{PREFIX}{}", alias.alias.formats[of].display)).collect::<Vec<_>>()
-        });
-        formats.take(MOST_NAMED).collect()
+        let mut found: Vec<String> = Vec::new();
+        for (alias, representation) in self.first_words.get(word).into_iter().flatten() {
+            let shown = format!("{PREFIX}{}", self.aliases[*alias as usize].format_of(*representation as usize).display);
+            if !found.contains(&shown) {
+                found.push(shown);
+            }
+            if found.len() == MOST_NAMED {
+                break;
+            }
+        }
+        found
     }
 }
 

@@ -54,6 +54,8 @@ pub struct CompiledFormat {
     pub required: Vec<String>,
     /// The first word, if that is fixed.
     pub first: Option<String>,
+    /// The words before the first parameter, in lower case, with one blank between two; if they are nothing but words.
+    pub lead: Option<String>,
 }
 
 impl CompiledFormat {
@@ -93,8 +95,10 @@ impl CompiledFormat {
             }
         }
         let Words { count, required, first } = words(&raw, anywhere);
+        let lead = source.split("{{").next().unwrap_or_default();
+        let lead = lead.chars().all(|c| is_plain(c) || c.is_whitespace()).then(|| spaced(lead));
         // Kept as text until it is first needed: a site may have very many, and uses few.
-        Ok(Self { pattern, regex: OnceLock::new(), captures, words: count, required, first })
+        Ok(Self { pattern, regex: OnceLock::new(), captures, words: count, required, first, lead })
     }
 
     fn regex(&self) -> Option<&Regex> {
@@ -121,6 +125,11 @@ impl CompiledFormat {
         };
         self.captures.iter().filter_map(value).collect()
     }
+}
+
+/// A text in lower case, with one blank between two words.
+pub(super) fn spaced(text: &str) -> String {
+    text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn build(pattern: &str) -> Result<Regex, String> {

@@ -1,9 +1,10 @@
 //! `signalman bench`: starts a server of its own on a site of its own, loads it from this process, and prints what it measured.
 //!
-//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`] and [`windows`] need no
+//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`], [`windows`] and [`commands`] need no
 //! server.
 
 pub mod banks;
+pub mod commands;
 mod disk;
 mod load;
 mod process;
@@ -69,6 +70,8 @@ pub(super) enum Scenario {
     Rules,
     /// Events counted in a window of a million keys, without a server
     Windows,
+    /// Commands of chat among up to 10,000 aliases, without a server
+    Commands,
 }
 
 impl Scenario {
@@ -86,6 +89,7 @@ impl Scenario {
             Self::Backup => "backup",
             Self::Rules => "rules",
             Self::Windows => "windows",
+            Self::Commands => "commands",
         }
     }
 }
@@ -100,6 +104,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
             Scenario::Commits => disk::commits(common, arguments),
             Scenario::Rules => rules::rules(arguments),
             Scenario::Windows => windows::windows(arguments),
+            Scenario::Commands => commands::measure(arguments),
             served => runtime.block_on(async {
                 match served {
                     Scenario::Idle => scenarios::idle(common, arguments).await,
@@ -111,7 +116,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
-                    Scenario::Commits | Scenario::Rules | Scenario::Windows => Ok(Value::Null),
+                    Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Commands => Ok(Value::Null),
                 }
             }),
         };
