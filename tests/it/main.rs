@@ -30,6 +30,7 @@ mod reasons;
 mod reload;
 mod retention;
 mod rules_cli;
+mod scripts;
 mod sensors;
 mod services;
 mod stackstorm;
