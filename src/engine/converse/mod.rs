@@ -297,6 +297,7 @@ impl<'e> Listening<'e> {
                 event: None,
                 key: None,
                 depth,
+                parent: None,
                 notify: None,
                 idempotent: action.idempotent,
                 asked: Some(Box::new(Asked {
