@@ -10,6 +10,7 @@ mod load;
 mod process;
 mod rules;
 mod scenarios;
+mod scripts;
 mod windows;
 
 use serde_json::{Value, json};
@@ -70,8 +71,13 @@ pub(super) enum Scenario {
     Rules,
     /// Events counted in a window of a million keys, without a server
     Windows,
+<<<<<<< HEAD
     /// Commands of chat among up to 10,000 aliases, without a server
     Commands,
+=======
+    /// A script of fifty lines on one thread, without a server
+    Scripts,
+>>>>>>> main
 }
 
 impl Scenario {
@@ -89,7 +95,11 @@ impl Scenario {
             Self::Backup => "backup",
             Self::Rules => "rules",
             Self::Windows => "windows",
+<<<<<<< HEAD
             Self::Commands => "commands",
+=======
+            Self::Scripts => "scripts",
+>>>>>>> main
         }
     }
 }
@@ -104,7 +114,11 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
             Scenario::Commits => disk::commits(common, arguments),
             Scenario::Rules => rules::rules(arguments),
             Scenario::Windows => windows::windows(arguments),
+<<<<<<< HEAD
             Scenario::Commands => commands::measure(arguments),
+=======
+            Scenario::Scripts => scripts::scripts(arguments),
+>>>>>>> main
             served => runtime.block_on(async {
                 match served {
                     Scenario::Idle => scenarios::idle(common, arguments).await,
@@ -116,7 +130,11 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
+<<<<<<< HEAD
                     Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Commands => Ok(Value::Null),
+=======
+                    Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Scripts => Ok(Value::Null),
+>>>>>>> main
                 }
             }),
         };
