@@ -71,13 +71,10 @@ pub(super) enum Scenario {
     Rules,
     /// Events counted in a window of a million keys, without a server
     Windows,
-<<<<<<< HEAD
     /// Commands of chat among up to 10,000 aliases, without a server
     Commands,
-=======
     /// A script of fifty lines on one thread, without a server
     Scripts,
->>>>>>> main
 }
 
 impl Scenario {
@@ -95,11 +92,8 @@ impl Scenario {
             Self::Backup => "backup",
             Self::Rules => "rules",
             Self::Windows => "windows",
-<<<<<<< HEAD
             Self::Commands => "commands",
-=======
             Self::Scripts => "scripts",
->>>>>>> main
         }
     }
 }
@@ -114,11 +108,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
             Scenario::Commits => disk::commits(common, arguments),
             Scenario::Rules => rules::rules(arguments),
             Scenario::Windows => windows::windows(arguments),
-<<<<<<< HEAD
             Scenario::Commands => commands::measure(arguments),
-=======
             Scenario::Scripts => scripts::scripts(arguments),
->>>>>>> main
             served => runtime.block_on(async {
                 match served {
                     Scenario::Idle => scenarios::idle(common, arguments).await,
@@ -130,11 +121,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
-<<<<<<< HEAD
-                    Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Commands => Ok(Value::Null),
-=======
-                    Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Scripts => Ok(Value::Null),
->>>>>>> main
+                    Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Commands | Scenario::Scripts => Ok(Value::Null),
                 }
             }),
         };
