@@ -16,6 +16,7 @@ use crate::chat::grammar::{PREFIX, normalized, split_pairs, values};
 use crate::document::fault::{SourceFile, nearest};
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Node};
+use crate::document::shape::{Field, Holds, Shape};
 use crate::model::alias::{Ack, Alias, Answer, Format};
 use crate::model::place::Spot;
 use crate::template::message::MessageTemplate;
@@ -25,6 +26,66 @@ const MAX_FORMATS: usize = 100;
 
 /// Aliases. Templates come before them in the list of kinds.
 pub(super) const KIND: Kind = Kind { check, ..Kind::yaml("aliases", "an alias", read_file) };
+
+/// An alias.
+pub static ALIAS: Shape = Shape::new(
+    "an alias",
+    "A command in chat",
+    &[
+        Field::new("name", Holds::Text, "The file's name; may be left out").example("\"deploy\""),
+        Field::new("pack", Holds::Text, "The pack; may be left out"),
+        Field::new("description", Holds::Text, "For people"),
+        Field::new("enabled", Holds::Boolean, "Whether it may be used").default("true"),
+        Field::required("action_ref", Holds::Text, "The action that it runs").example("\"core.echo\""),
+        Field::required(
+            "formats",
+            Holds::List(&Holds::Either(&[Holds::Text, Holds::Shape(&FORMAT)])),
+            "What is typed: regular expressions with `{{parameter}}` and `{{parameter=default}}`",
+        )
+        .example("[\"echo {{text}}\"]"),
+        Field::new("examples", Holds::List(&Holds::Text), "Whole commands, for people").example("[\"echo hello\"]"),
+        Field::new("ack", Holds::Shape(&ACK), "What is said at once"),
+        Field::new("result", Holds::Shape(&RESULT), "What is said when it has succeeded"),
+        Field::new("immutable_parameters", Holds::Map(&Holds::Any), "Parameters that are always so"),
+        Field::new("extra", Holds::Map(&Holds::Any), "For the adapters of chat systems"),
+    ],
+);
+
+/// One way to type a command, with what help shows of it.
+static FORMAT: Shape = Shape::new(
+    "a format",
+    "One way to type a command",
+    &[
+        Field::new("display", Holds::Text, "What help shows").example("\"cdos <name>\""),
+        Field::required("representation", Holds::Either(&[Holds::Text, Holds::List(&Holds::Text)]), "What is matched"),
+        Field::new("match_multiple", Holds::Boolean, "Whether it is looked for anywhere in a line, and as often as it stands there")
+            .default("false"),
+    ],
+);
+
+/// What is said at once.
+static ACK: Shape = Shape::new(
+    "`ack`",
+    "What is said at once",
+    &[
+        Field::new("enabled", Holds::Boolean, "Whether anything is").default("true"),
+        Field::new("format", Holds::Text, "A template").example("\"Looking up {{parameters.name}} …\""),
+        Field::new("append_url", Holds::Boolean, "Whether the id of the execution ends it"),
+        Field::new("extra", Holds::Map(&Holds::Any), "For the adapters of chat systems"),
+    ],
+);
+
+/// What is said in the end.
+static RESULT: Shape = Shape::new(
+    "`result`",
+    "What is said when it has succeeded",
+    &[
+        Field::new("enabled", Holds::Boolean, "Whether success is told").default("true"),
+        Field::new("format", Holds::Text, "A template"),
+        Field::new("template", Holds::Text, "A file of the pack's folder `templates`").example("\"cdos.hbs\""),
+        Field::new("extra", Holds::Map(&Holds::Any), "For the adapters of chat systems"),
+    ],
+);
 
 fn read_file(file: &PackFile, reading: &mut Reading<'_>) {
     let Some(node) = file.yaml(reading.faults) else { return };
@@ -44,13 +105,13 @@ pub fn read(
     faults: &mut Faults,
 ) -> Option<CompiledAlias> {
     let before = faults.0.len();
-    let mut fields = Fields::of(source, node, "an alias", faults)?;
+    let mut fields = Fields::of(source, node, &ALIAS, faults)?;
     let name = name(&mut fields, stem);
+    fields.text("pack");
     let description = fields.text("description").unwrap_or_default();
     let enabled = fields.boolean("enabled").unwrap_or(true);
     let action_at = fields.node("action_ref").map(|node| Spot::new(node.line, node.column)).unwrap_or_default();
-    let action = fields.required_text("action_ref");
-    fields.required("formats");
+    let action = fields.text("action_ref");
     let formats = formats(&mut fields);
     let examples = fields.texts("examples");
     let ack_node = fields.node("ack");
@@ -118,9 +179,8 @@ fn formats(fields: &mut Fields<'_, '_>) -> Vec<Format> {
                 formats.push(Format { display: shown(text), representation: vec![text.clone()], match_multiple: false, at });
             }
             Content::Map(_) => {
-                let Some(mut inner) = Fields::of(fields.source, node, "a format", fields.faults) else { continue };
+                let Some(mut inner) = Fields::of(fields.source, node, &FORMAT, fields.faults) else { continue };
                 let display = inner.text("display");
-                inner.required("representation");
                 let one = inner.node("representation").filter(|node| matches!(node.content, Content::Scalar { .. }));
                 let representation = match one {
                     Some(_) => inner.text("representation").into_iter().collect(),
@@ -184,7 +244,7 @@ fn check_formats(compiled: &CompiledAlias, source: &SourceFile, faults: &mut Fau
 }
 
 fn read_ack(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Ack> {
-    let mut inner = Fields::of(fields.source, node, "`ack`", fields.faults)?;
+    let mut inner = Fields::of(fields.source, node, &ACK, fields.faults)?;
     let ack = Ack {
         enabled: inner.boolean("enabled").unwrap_or(true),
         format: inner.text("format"),
@@ -196,7 +256,7 @@ fn read_ack(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Ack> {
 }
 
 fn read_answer(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Answer> {
-    let mut inner = Fields::of(fields.source, node, "`result`", fields.faults)?;
+    let mut inner = Fields::of(fields.source, node, &RESULT, fields.faults)?;
     let answer = Answer {
         enabled: inner.boolean("enabled").unwrap_or(true),
         format: inner.text("format"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use super::{Site, action, alias, rule, sensor, template, trigger};
+use super::{Site, action, alias, rule, sensor, template, trigger, workflow};
 use crate::chat::grammar::book::CompiledAlias;
 use crate::config::Reader;
 use crate::document::fault::SourceFile;
@@ -31,7 +31,7 @@ pub(super) const KINDS: &[&Kind] = &[
     &template::KIND,
     &alias::KIND,
     &later("tests", "a test"),
-    &Kind { at_site: true, ..later("workflows", "a workflow") },
+    &workflow::KIND,
 ];
 
 /// One kind of files.

@@ -5,15 +5,19 @@
 mod action;
 pub mod alias;
 mod capabilities;
+mod dependencies;
 mod files;
 mod kinds;
 mod manifest;
+mod parameter;
 pub mod rule;
+pub mod schema;
 mod sensor;
 mod site;
 mod template;
 mod timers;
 mod trigger;
+mod workflow;
 mod window;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ mod crash;
 mod damage;
 mod docs;
 mod faults;
+mod formats;
 mod full_disk;
 mod hold;
 mod hostile;
