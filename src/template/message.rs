@@ -70,7 +70,7 @@ fn look(template: &Template, in_block: bool, faults: &mut Vec<TemplateError>) {
 fn look_at_tag(tag: &HelperTemplate, in_block: bool, fault: &mut impl FnMut(String)) {
     let is_call = !tag.params.is_empty() || !tag.hash.is_empty();
     match sole_name(&tag.name) {
-        Some(name) if is_call && !HELPERS.contains(&name.as_str()) => fault(unknown("helper", &name, HELPERS)),
+        Some(name) if is_call && !callable().contains(&name.as_str()) => fault(unknown("helper", &name, callable())),
         Some(name) if !is_call && HELPERS.contains(&name.as_str()) => {
             fault(format!("`{name}` is a helper, not a value: write `this.{name}` for a field of that name"));
         }
@@ -78,6 +78,11 @@ fn look_at_tag(tag: &HelperTemplate, in_block: bool, fault: &mut impl FnMut(Stri
         _ => {}
     }
     look_at_parameters(tag, in_block, fault);
+}
+
+/// The helpers that may be called: neither to the log of the process, nor to show a template raw.
+fn callable() -> &'static [&'static str] {
+    HELPERS.strip_suffix(&["raw", "log"]).unwrap_or(HELPERS)
 }
 
 fn look_at_parameters(tag: &HelperTemplate, in_block: bool, fault: &mut impl FnMut(String)) {
