@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use signalman::cli::bench::commands::{SHAPES, book, commands};
+use signalman::cli::bench::aliases::{SHAPES, book, commands};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiState;
+use super::actions::parameter;
 use super::executions::shown;
 use super::problem::Problem;
 use super::routes::{Route, get, post};
@@ -20,9 +21,7 @@ use crate::chat::conversation::OWN;
 use crate::chat::grammar::PREFIX;
 use crate::engine::converse::{Heard, Said, say};
 use crate::engine::ingest::cause;
-use crate::model::action::Parameter;
 use crate::model::principal::Principal;
-use crate::model::secret::MASK;
 
 pub(super) const ROUTES: &[Route] = &[
     post("/api/v1/chat/{adapter}/messages", Operate, "Say a line to the bot, as if it were typed in chat", |m| on(m, hear))
@@ -64,22 +63,14 @@ pub(super) async fn hear(
 pub(super) async fn aliases(State(state): State<Arc<ApiState>>) -> Json<Value> {
     let catalog = state.engine.catalog.get();
     let aliases = catalog.aliases.aliases().iter().map(|compiled| {
-        let mut value = json!(compiled.alias);
-        let action = catalog.actions.get(&compiled.alias.action);
-        value["parameters"] = action.map_or(Value::Null, |action| action.parameters.iter().map(open).collect());
-        value["file"] = json!(&*compiled.alias.place.file);
-        value
+        let alias = &compiled.alias;
+        let action = catalog.actions.get(&alias.action);
+        json!({
+            "ref": alias.reference, "description": alias.description, "enabled": alias.enabled, "action_ref": alias.action,
+            "formats": alias.formats, "examples": alias.examples, "immutable_parameters": alias.immutable, "file": &*alias.place.file,
+            "parameters": action.map_or_else(Vec::new, |action| action.parameters.iter().map(parameter).collect()),
+        })
     });
     let own = OWN.iter().map(|(format, description)| json!({"format": format, "description": description}));
     Json(json!({"aliases": aliases.collect::<Vec<_>>(), "own": own.collect::<Vec<_>>(), "prefix": PREFIX}))
-}
-
-/// A parameter without its secrets.
-fn open(parameter: &Parameter) -> Value {
-    let mut parameter = parameter.clone();
-    if parameter.secret {
-        parameter.default = parameter.default.map(|_| Value::from(MASK));
-        parameter.choices.clear();
-    }
-    json!(parameter)
 }

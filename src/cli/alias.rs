@@ -52,7 +52,7 @@ fn list(common: &Common, environment: &Environment) -> Result<Answer, Failure> {
         let formats = alias["formats"].as_array().map(Vec::as_slice).unwrap_or_default();
         let shown: Vec<String> = formats.iter().map(|format| table::text(&format["display"])).collect();
         let state = if alias["enabled"] == true { "" } else { "disabled" };
-        vec![table::text(&alias["reference"]), table::text(&alias["action_ref"]), state.into(), shown.join(" | ")]
+        vec![table::text(&alias["ref"]), table::text(&alias["action_ref"]), state.into(), shown.join(" | ")]
     };
     let rows: Vec<Vec<String>> = aliases.iter().map(row).collect();
     table::print(&["alias", "action", "state", "formats"], &rows, "no aliases");

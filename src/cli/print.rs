@@ -98,7 +98,7 @@ impl Style {
     pub fn of(word: &str) -> Option<Self> {
         match word.split([' ', ',']).next().unwrap_or_default() {
             "succeeded" | "active" | "ok" | "running" | "✔" => Some(Self::Good),
-            "failed" | "fail" | "timed_out" | "abandoned" | "quarantined" | "down" | "error" | "✘" => Some(Self::Bad),
+            "failed" | "fail" | "no" | "timed_out" | "abandoned" | "quarantined" | "down" | "error" | "✘" => Some(Self::Bad),
             "delayed" | "requested" | "canceling" | "held" | "warn" | "warning" | "failing" | "shadow" | "…" | "⏸" => {
                 Some(Self::Waiting)
             }
@@ -154,6 +154,11 @@ pub(crate) fn print_line(text: &str) {
 /// Prints a line that holds nothing but what may be printed, and colours.
 pub(super) fn print_raw(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}"); // `| head` closes the pipe: that is no failure
+}
+
+/// Prints a text of our own making as it is, such as a script or a page: no data stands in it.
+pub(super) fn print_raw_text(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes()); // as before
 }
 
 /// Prints a value as JSON.

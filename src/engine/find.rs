@@ -2,21 +2,24 @@
 
 use super::{Engine, RequestError};
 use crate::model::ids::{EventId, ExecutionId, SHORT_ID_CHARACTERS};
-use crate::store::Page;
+use crate::store::{Page, StoreError};
 
 /// How far back a short id is looked for.
 const SHORT_ID_SEARCH: usize = 20_000;
+
+/// Entries that are read together: they are held in memory.
+const READ_TOGETHER: usize = 250;
+
+/// Entries with the same short id that are named.
+const MOST_NAMED: usize = 5;
 
 /// The event that a whole or short id means.
 ///
 /// # Errors
 /// When it is no id, or stands for none or several.
 pub async fn event(engine: &Engine, text: &str) -> Result<EventId, RequestError> {
-    if let Ok(id) = text.parse() {
-        return Ok(id);
-    }
-    let recent = engine.store.events(Page { before: None, limit: search(text)? }).await?;
-    one(text, "event", recent.into_iter().map(|event| event.event.id).filter(|id: &EventId| id.short().eq_ignore_ascii_case(text)))
+    let read = |page| async { Ok(engine.store.events(page).await?.iter().map(|event| event.event.id).collect()) };
+    find(text, "event", EventId::short, read).await
 }
 
 /// The execution that a whole or short id means.
@@ -24,29 +27,38 @@ pub async fn event(engine: &Engine, text: &str) -> Result<EventId, RequestError>
 /// # Errors
 /// When it is no id, or stands for none or several.
 pub async fn execution(engine: &Engine, text: &str) -> Result<ExecutionId, RequestError> {
+    let read = |page| async { Ok(engine.store.executions(page).await?.iter().map(|execution| execution.id).collect()) };
+    find(text, "execution", ExecutionId::short, read).await
+}
+
+async fn find<I, F>(text: &str, what: &str, short: fn(I) -> String, read: impl Fn(Page<I>) -> F) -> Result<I, RequestError>
+where
+    I: std::str::FromStr + std::fmt::Display + Copy,
+    F: Future<Output = Result<Vec<I>, StoreError>>,
+{
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let recent = engine.store.executions(Page { before: None, limit: search(text)? }).await?;
-    let ids = recent.into_iter().map(|execution| execution.id);
-    one(text, "execution", ids.filter(|id: &ExecutionId| id.short().eq_ignore_ascii_case(text)))
-}
-
-fn search(text: &str) -> Result<usize, RequestError> {
-    if text.len() == SHORT_ID_CHARACTERS {
-        return Ok(SHORT_ID_SEARCH);
+    if text.len() != SHORT_ID_CHARACTERS {
+        return Err(RequestError::NotAnId(format!("`{text}` is not an id: give all 26 characters, or the last {SHORT_ID_CHARACTERS}")));
     }
-    Err(RequestError::NotAnId(format!("`{text}` is not an id: give all 26 characters, or the last {SHORT_ID_CHARACTERS}")))
-}
-
-fn one<I: std::fmt::Display>(text: &str, what: &str, found: impl Iterator<Item = I>) -> Result<I, RequestError> {
-    let mut found: Vec<I> = found.take(5).collect();
-    match found.len() {
-        0 => Err(RequestError::NotFound(format!("there is no recent {what} whose id ends in `{text}`; give the whole id"))),
-        1 => Ok(found.remove(0)),
+    let (mut found, mut before, mut looked_at) = (Vec::new(), None, 0);
+    while looked_at < SHORT_ID_SEARCH && found.len() < MOST_NAMED {
+        let ids = read(Page { before, limit: READ_TOGETHER }).await?;
+        looked_at += ids.len();
+        before = ids.last().copied();
+        let is_last = ids.len() < READ_TOGETHER;
+        found.extend(ids.into_iter().filter(|id| short(*id).eq_ignore_ascii_case(text)));
+        if is_last {
+            break;
+        }
+    }
+    match found[..] {
+        [] => Err(RequestError::NotFound(format!("there is no recent {what} whose id ends in `{text}`; give the whole id"))),
+        [one] => Ok(one),
         _ => {
-            let ids: Vec<String> = found.iter().map(ToString::to_string).collect();
-            Err(RequestError::NotAnId(format!("several {what}s end in `{text}`: {}", ids.join(", "))))
+            let ids: Vec<String> = found.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+            Err(RequestError::NotAnId(format!("several {what}s end in `{text}`: {}; give one of them whole", ids.join(", "))))
         }
     }
 }

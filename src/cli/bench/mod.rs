@@ -1,10 +1,11 @@
 //! `signalman bench`: starts a server of its own on a site of its own, loads it from this process, and prints what it measured.
 //!
-//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`], [`windows`] and [`commands`] need no
+//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`], [`windows`] and [`aliases`] need no
 //! server.
 
+pub mod aliases;
 pub mod banks;
-pub mod commands;
+mod commands;
 mod disk;
 mod load;
 mod process;
@@ -67,6 +68,8 @@ pub(super) enum Scenario {
     Neighbour,
     /// A backup of a gigabyte while events come in
     Backup,
+    /// The command line: how long each verb takes that asks a server
+    Cli,
     /// Events judged by banks of up to 100,000 rules, without a server
     Rules,
     /// Events counted in a window of a million keys, without a server
@@ -90,6 +93,7 @@ impl Scenario {
             Self::Keep => "keep",
             Self::Neighbour => "neighbour",
             Self::Backup => "backup",
+            Self::Cli => "cli",
             Self::Rules => "rules",
             Self::Windows => "windows",
             Self::Commands => "commands",
@@ -106,9 +110,10 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
         eprintln!("{} …", scenario.name());
         let figures = match scenario {
             Scenario::Commits => disk::commits(common, arguments),
+            Scenario::Cli => commands::commands(common),
             Scenario::Rules => rules::rules(arguments),
             Scenario::Windows => windows::windows(arguments),
-            Scenario::Commands => commands::measure(arguments),
+            Scenario::Commands => aliases::measure(arguments),
             Scenario::Scripts => scripts::scripts(arguments),
             served => runtime.block_on(async {
                 match served {
@@ -121,7 +126,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
-                    Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Commands | Scenario::Scripts => Ok(Value::Null),
+                    Scenario::Cli | Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Commands | Scenario::Scripts => {
+                        Ok(Value::Null)
+                    }
                 }
             }),
         };

@@ -32,7 +32,7 @@ impl Vocabulary {
                 let parameters = list(&alias["parameters"]);
                 let parameter = parameters.iter().find(|parameter| parameter["name"] == name)?;
                 let choices: Vec<String> = list(&parameter["choices"]).iter().map(text).collect();
-                let is_boolean = choices.is_empty() && parameter["kind"] == "boolean";
+                let is_boolean = choices.is_empty() && parameter["type"] == "boolean";
                 Some(if is_boolean { vec!["yes".into(), "no".into()] } else { choices })
             };
             for format in list(&alias["formats"]) {
@@ -135,7 +135,7 @@ mod tests {
         let mut vocabulary = Vocabulary::of(&json!({
             "aliases": [
                 {"enabled": true, "formats": [{"display": "deploy <app> to <env>"}], "parameters": [{"name": "env", "choices": ["prod", "gray"]}]},
-                {"enabled": true, "formats": [{"display": "dry <on>"}], "parameters": [{"name": "on", "kind": "boolean", "choices": []}]},
+                {"enabled": true, "formats": [{"display": "dry <on>"}], "parameters": [{"name": "on", "type": "boolean", "choices": []}]},
                 {"enabled": false, "formats": [{"display": "delete all"}]},
             ],
             "own": [{"format": "status [ID]"}, {"format": "help [word]"}],

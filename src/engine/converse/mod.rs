@@ -298,6 +298,7 @@ impl<'e> Listening<'e> {
                 key: None,
                 depth,
                 parent: None,
+                rerun_of: None,
                 notify: None,
                 idempotent: action.idempotent,
                 asked: Some(Box::new(Asked {
