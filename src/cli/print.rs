@@ -338,8 +338,9 @@ mod tests {
                 assert!(!printed.contains(|c: char| c.is_control() && c != '\n'), "{printed:?}");
             }
         }
-        let value = json!({"n": [0, -1, u64::MAX, i64::MIN, 1.5, 1e300, -0.001], "b": [true, false, null], "e": [[], {}, [[]], [{}]]});
+        let value = json!({"n": [0, -1, i64::MAX, i64::MIN, 1.5, 1e300, -0.001], "b": [true, false, null], "e": [[], {}, [[]], [{}]]});
         assert_eq!(read_again(&yaml(&value)), value);
+        assert_eq!(yaml(&json!(u64::MAX)), u64::MAX.to_string(), "to the last digit, whatever a reader makes of it");
     }
 
     #[test]
