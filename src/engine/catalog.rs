@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 use chrono::{DateTime, Utc};
 
 use super::switching::Switches;
+use crate::chat::grammar::book::AliasBook;
 use crate::document::fault::nearest;
 use crate::gates::CompiledPolicy;
 use crate::model::action::Action;
@@ -38,6 +39,8 @@ pub struct Catalog {
     pub policies: Arc<Vec<Arc<CompiledPolicy>>>,
     /// The number under which the rules are stored.
     pub ruleset: u64,
+    /// Commands of chat.
+    pub aliases: Arc<AliasBook>,
     /// Channels.
     pub channels: BTreeMap<String, Destination>,
 }
@@ -62,6 +65,7 @@ impl Catalog {
             policies: Arc::new(site.policies),
             rules: Arc::new(rules),
             ruleset,
+            aliases: Arc::new(AliasBook::new(site.aliases)),
             channels: site.config.channels,
         }
     }
@@ -104,6 +108,12 @@ impl Catalog {
     #[must_use]
     pub fn no_sensor(&self, name: &str) -> String {
         no("sensor", name, self.sensors.iter().map(|sensor| sensor.reference.as_str()))
+    }
+
+    /// Says that there is no such channel, and which was probably meant.
+    #[must_use]
+    pub fn no_channel(&self, name: &str) -> String {
+        no("channel", name, self.channels.keys().map(String::as_str))
     }
 
     /// Says that there is no such rule, and which was probably meant.

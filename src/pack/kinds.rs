@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use super::{Site, action, policy, rule, sensor, trigger, workflow};
+use super::{Site, action, alias, policy, rule, sensor, template, trigger, workflow};
+use crate::chat::grammar::book::CompiledAlias;
 use crate::config::Reader;
 use crate::document::fault::SourceFile;
 use crate::document::fields::Faults;
@@ -19,6 +20,7 @@ use crate::model::name::Names;
 use crate::model::pack::Pack;
 use crate::model::sensor::{SensorDefinition, Trigger};
 use crate::rule::book::CompiledRule;
+use crate::template::message::MessageTemplate;
 
 /// Every kind, in the order of reading.
 pub(super) const KINDS: &[&Kind] = &[
@@ -26,9 +28,9 @@ pub(super) const KINDS: &[&Kind] = &[
     &trigger::KIND,
     &sensor::KIND,
     &rule::KIND,
-    &later("aliases", "an alias"),
     &policy::KIND,
-    &Kind { extensions: &["hbs"], ..later("templates", "a template") },
+    &template::KIND,
+    &alias::KIND,
     &later("tests", "a test"),
     &workflow::KIND,
 ];
@@ -110,6 +112,8 @@ pub(super) struct Contents {
     pub sensors: Vec<SensorDefinition>,
     pub rules: Vec<Arc<CompiledRule>>,
     pub policies: Vec<Arc<CompiledPolicy>>,
+    pub templates: Vec<MessageTemplate>,
+    pub aliases: Vec<Arc<CompiledAlias>>,
 }
 
 impl Contents {
@@ -120,6 +124,7 @@ impl Contents {
         site.sensors.extend(self.sensors);
         site.rules.extend(self.rules);
         site.policies.extend(self.policies);
+        site.aliases.extend(self.aliases);
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) fn read(folder: &Path, config: SiteConfig, environment: &Environment,
         sensors: Vec::new(),
         rules: Vec::new(),
         policies: Vec::new(),
+        aliases: Vec::new(),
     };
     let mut names = Names::default();
     let reader = Reader { site: folder, environment };
