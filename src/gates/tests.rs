@@ -215,18 +215,9 @@ fn gates_agree_with_a_simple_model() {
                 8 if below(20) == 0 => {
                     // A restart: what runs is known to the engine, what is stored is read, what waits is asked again.
                     case.gates = Gates::remembering(stored.clone().into_iter().collect());
-                    let request = |app: &str| Request {
-                        action: "t.a".into(),
-                        parameters: parameters(app),
-                        requested_by: crate::model::principal::Principal::Token("t".into()),
-                        requested_at: DateTime::UNIX_EPOCH,
-                        event: None,
-                        key: None,
-                        depth: 0,
-                        parent: None,
-                        rerun_of: None,
-                        notify: None,
-                        idempotent: false,
+                    let request = |app: &str| -> Request {
+                        let requested = json!({"action": "t.a", "parameters": {"app": app}, "requested_by": {"token": "t"}, "requested_at": "2026-01-01T00:00:00Z"});
+                        serde_json::from_value(requested).unwrap()
                     };
                     let requests: Vec<_> = running.iter().map(|(n, app)| (case.ids[*n], request(app))).collect();
                     case.gates.follow(&policies, requests.iter().map(|(id, request)| (*id, request)), case.now);
