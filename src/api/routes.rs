@@ -16,7 +16,7 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter};
 
 use super::problem::Problem;
-use super::{ApiState, events, executions, health, keys, listing, reload, rules, sensors, site, store, stream, webhooks};
+use super::{ApiState, events, executions, health, keys, listing, reload, rules, secrets, sensors, site, store, stream, tokens, webhooks};
 use crate::auth::permission::Permission;
 use crate::document::fault::nearest;
 use crate::engine::ingest::bearer;
@@ -32,6 +32,8 @@ const PARTS: &[&[Route]] = &[
     listing::ROUTES,
     sensors::ROUTES,
     keys::ROUTES,
+    secrets::ROUTES,
+    tokens::ROUTES,
     stream::ROUTES,
     store::ROUTES,
     reload::ROUTES,
@@ -204,7 +206,7 @@ async fn guard(State((state, route)): State<(Arc<ApiState>, &'static Route)>, mu
             return Problem::unauthorized(detail).into_response();
         };
         if !state.tokens.may(&principal, route.permission) {
-            return Problem::forbidden(route.permission).into_response();
+            return Problem::forbidden(state.tokens.role(&principal), route.permission).into_response();
         }
         if let Err(problem) = check_query(route, request.uri()) {
             return problem.into_response();

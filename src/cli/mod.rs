@@ -12,6 +12,7 @@ mod execution;
 mod hold;
 mod key;
 mod lint;
+mod offline;
 pub mod overview;
 mod print;
 mod progress;
@@ -20,10 +21,12 @@ mod reload;
 mod restore;
 mod rule;
 mod run;
+mod secret;
 mod sensor;
 mod serve;
 mod store;
 mod table;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -150,9 +153,15 @@ enum Command {
     /// Let automatic executions go; what was held starts, in order
     #[command(after_help = "Example:\n  signalman release")]
     Release,
-    /// List and change the keys that rules see as `kv.system`
+    /// List and change the keys of the datastore; rules see those of the system as `kv.system`
     #[command(subcommand)]
     Key(key::Command),
+    /// Set, list and delete secrets, and change the key that seals them
+    #[command(subcommand)]
+    Secret(secret::Command),
+    /// Make, list and revoke tokens for the API
+    #[command(subcommand)]
+    Token(token::Command),
     /// List and show sensors, and how they do
     #[command(subcommand)]
     Sensor(sensor::Command),
@@ -212,6 +221,8 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Hold(arguments) => hold::run(common, &arguments, environment),
         Command::Release => hold::release(common, environment),
         Command::Key(command) => key::run(common, command, environment),
+        Command::Secret(command) => secret::run(common, &command, environment),
+        Command::Token(command) => token::run(common, &command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
         Command::Reload => reload::run(common, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),

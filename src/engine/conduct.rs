@@ -434,12 +434,30 @@ impl Conductor {
             self.record(id, effects);
             return false;
         };
+        // Only whoever carries it out gets the secret parameters.
+        let opened = match &open.execution.request.sealed {
+            None => Ok(None),
+            Some(_) => self.engine.secrets.parameters(id, &open.execution.request).map(Some),
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let change = Change::Fail { at: now, reason: Reason::ParametersFailed, error, log: Vec::new() };
+                Arc::make_mut(&mut open.execution).change(change).expect("an execution that waits can fail");
+                self.record(id, effects);
+                return false;
+            }
+        };
         Arc::make_mut(&mut open.execution)
             .change(Change::Start { at: now, action_revision: action.revision.clone() })
             .expect("an execution that waits can start");
         let stop = self.stop.child();
         open.stop = Some(stop.clone());
-        let call = ActionCall { execution: Arc::clone(&open.execution), action: Arc::clone(action), pack: Arc::clone(pack) };
+        let mut execution = Arc::clone(&open.execution);
+        if let Some(parameters) = opened {
+            Arc::make_mut(&mut execution).request.parameters = parameters;
+        }
+        let call = ActionCall { execution, action: Arc::clone(action), pack: Arc::clone(pack) };
         effects.starts.push((call, RunContext::new(action.timeout, stop), kind));
         self.record(id, effects);
         true

@@ -39,12 +39,14 @@ use crate::engine::holding::HoldCell;
 use crate::engine::ruling::Ruling;
 use crate::engine::stream::Stream;
 use crate::journal::AcceptError;
-use crate::model::action::bind;
+use crate::model::action::{Parameter, bind};
 use crate::model::event::{Cause, MAX_DEPTH};
 use crate::model::execution::{Execution, Request};
 use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
+use crate::model::secret::MASK;
+use crate::secrets::Secrets;
 use crate::store::{Batch, CommitError, Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -74,6 +76,8 @@ pub struct Engine {
     pub sensors: Board,
     /// Whether automatic executions are held.
     pub hold: HoldCell,
+    /// Secrets of the site, and what hides those of executions.
+    pub secrets: Arc<Secrets>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -89,6 +93,8 @@ pub struct EngineParts {
     pub metrics: Arc<Metrics>,
     /// Messages on their way.
     pub outbox: Outbox,
+    /// Secrets of the site.
+    pub secrets: Arc<Secrets>,
 }
 
 /// How much is under way, and whether more can be taken.
@@ -221,7 +227,7 @@ impl Engine {
     /// Puts the parts together; the receiver is for [`conduct::run`]. `sequence` is the number of the last commit.
     #[must_use]
     pub fn new(parts: EngineParts, catalog: Catalog, open_limit: usize, sequence: u64) -> (Arc<Self>, mpsc::Receiver<Command>) {
-        let EngineParts { store, clock, ids, metrics, outbox } = parts;
+        let EngineParts { store, clock, ids, metrics, outbox, secrets } = parts;
         let (commands, inbox) = mpsc::channel(WAITING_COMMANDS);
         let engine = Self {
             store,
@@ -236,6 +242,7 @@ impl Engine {
             ruling: Ruling::default(),
             own_events: Notify::new(),
             hold: HoldCell::default(),
+            secrets,
             commands,
         };
         (Arc::new(engine), inbox)
@@ -261,7 +268,14 @@ impl Engine {
         if !found.enabled {
             return Err(RequestError::Conflict(format!("action `{action}` is not enabled")));
         }
-        let parameters = bind(&found.parameters, parameters).map_err(RequestError::Invalid)?;
+        let stars = |parameter: &&Parameter| parameter.secret && parameters.get(&parameter.name).is_some_and(|value| value == MASK);
+        if let Some(hidden) = found.parameters.iter().find(stars) {
+            return Err(RequestError::Invalid(vec![format!(
+                "parameter `{}` is secret and only shown as stars; give its value",
+                hidden.name
+            )]));
+        }
+        let mut parameters = bind(&found.parameters, parameters).map_err(RequestError::Invalid)?;
         if !self.load.has_room() {
             return Err(match self.load.full() {
                 AcceptError::Unavailable(why) => RequestError::Store(StoreError::Unavailable(why)),
@@ -269,9 +283,12 @@ impl Engine {
             });
         }
         let now = self.clock.now();
+        let id = self.ids.execution(now);
+        let sealed = self.secrets.hide(id, &found.parameters, &mut parameters);
         let request = Request {
             action: action.to_string(),
             parameters,
+            sealed,
             requested_by: by,
             requested_at: now,
             event: None,
@@ -280,7 +297,7 @@ impl Engine {
             notify: None,
             idempotent: found.idempotent,
         };
-        let execution = Arc::new(Execution::requested(self.ids.execution(now), request, Reason::Requested));
+        let execution = Arc::new(Execution::requested(id, request, Reason::Requested));
         let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };
         let committed = self.store.commit(&batch).await?;
         self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);
