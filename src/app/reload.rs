@@ -117,6 +117,7 @@ fn needs_restart(started: &SiteConfig, now: &SiteConfig) -> Vec<String> {
         ("secret_key", started.secret_keys != now.secret_keys),
         ("retention", started.retention != now.retention),
         ("limits", started.limits != now.limits),
+        ("outbound", started.local_names != now.local_names),
         ("open_webhooks", started.open_webhooks != now.open_webhooks),
     ];
     let differing = differs.into_iter().filter(|(_, differs)| *differs);

@@ -221,7 +221,7 @@ impl Tokens {
         match who {
             Principal::Token(name) if name == ADMIN => Some(Role::Admin),
             Principal::Token(name) => self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).map(|token| token.stored.role),
-            Principal::Rule(_) => None,
+            Principal::Rule(_) | Principal::Execution(_) => None,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::secrets::{SecretError, Secrets, check_name};
 pub(super) enum Command {
     /// Give a secret a value, from standard input or a prompt; what names it takes effect at once
     #[command(
-        after_help = "Examples:\n  signalman secret set marathon_token < token.txt\n  signalman secret set tls_key --file key.pem\n  signalman secret set marathon_token --offline"
+        after_help = "Examples:\n  signalman secret set marathon_token --file token.txt\n  signalman secret set marathon_token --file token.txt --offline"
     )]
     Set {
         /// The secret

@@ -593,6 +593,7 @@ impl Work<'_> {
             event,
             key,
             depth,
+            parent: None,
             notify: rule.notify.as_ref().map(|notify| notify.value.clone()),
             idempotent: action.is_some_and(|action| action.idempotent),
         };

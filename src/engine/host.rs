@@ -3,8 +3,10 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 
-use super::{Engine, RequestError, keys};
+use super::{Engine, RequestError, children, keys, owned};
+use crate::model::action::Action;
 use crate::model::datastore::{Changed, KeyEntry, KeyRequest, Scope};
 use crate::model::failure::Failure;
 use crate::model::ids::{ExecutionId, MessageId};
@@ -56,6 +58,33 @@ impl Host for EngineHost {
             RequestError::Conflict(_) => Failure { retry: true, ..Failure::misuse(format!("kv: {error}")) },
             error => Failure::misuse(format!("kv: {error}")),
         })
+    }
+
+    fn secret_parameters(&self, action: &str) -> Vec<String> {
+        let catalog = self.engine().ok().map(|engine| engine.catalog.get());
+        let declared = catalog.and_then(|catalog| catalog.actions.get(action).cloned());
+        let secret = |action: &Action| action.parameters.iter().filter(|one| one.secret).map(|one| one.name.clone()).collect();
+        declared.map(|action| secret(&action)).unwrap_or_default()
+    }
+
+    async fn start_action(
+        &self,
+        parent: ExecutionId,
+        depth: u32,
+        index: u32,
+        action: &str,
+        parameters: &Map<String, Value>,
+    ) -> Result<ExecutionId, Failure> {
+        let engine = self.engine().map_err(Failure::engine)?;
+        let (action, parameters) = (action.to_string(), parameters.clone());
+        // Whoever waits may be ended at any moment; what is committed is handed over all the same.
+        let asked = owned(async move { children::start(&engine, parent, depth, index, &action, &parameters).await });
+        asked.await.unwrap_or_else(|error| Err(Failure::engine(error.to_string())))
+    }
+
+    async fn wait_for(&self, parent: ExecutionId, child: ExecutionId) -> Result<Value, Failure> {
+        let engine = self.engine().map_err(Failure::engine)?;
+        children::wait(&engine, parent, child).await
     }
 
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 
 pub mod board;
 pub mod catalog;
+pub mod children;
 pub mod conduct;
 pub mod deliver;
 pub mod evaluate;
@@ -16,6 +17,7 @@ pub mod ingest;
 pub mod keys;
 pub mod notices;
 pub mod own;
+pub mod plan;
 pub mod recover;
 pub mod rehearse;
 pub mod ruling;
@@ -24,11 +26,12 @@ pub mod supervise;
 pub mod switching;
 pub mod why;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::clock::{self, Clock};
 use crate::engine::board::Board;
@@ -46,6 +49,7 @@ use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
 use crate::model::secret::MASK;
+use crate::runners::ActionRunner;
 use crate::secrets::Secrets;
 use crate::store::{Batch, CommitError, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -79,6 +83,9 @@ pub struct Engine {
     /// Secrets of the site, and what hides those of executions.
     pub secrets: Arc<Secrets>,
     commands: mpsc::Sender<Command>,
+    /// Places for plans.
+    plans: Semaphore,
+    runners: OnceLock<BTreeMap<&'static str, Arc<dyn ActionRunner>>>,
 }
 
 /// What an engine is made of.
@@ -215,6 +222,14 @@ impl From<CommitError> for RequestError {
     }
 }
 
+/// Who asks for an execution, and how it came to that.
+struct Asked {
+    id: ExecutionId,
+    by: Principal,
+    depth: u32,
+    parent: Option<ExecutionId>,
+}
+
 /// Runs what must not be left half done when whoever waits for it goes away, as a client whose connection breaks.
 ///
 /// # Errors
@@ -244,6 +259,8 @@ impl Engine {
             hold: HoldCell::default(),
             secrets,
             commands,
+            plans: Semaphore::new(plan::AT_ONCE),
+            runners: OnceLock::new(),
         };
         (Arc::new(engine), inbox)
     }
@@ -263,6 +280,11 @@ impl Engine {
         if depth > MAX_DEPTH {
             return Err(RequestError::Conflict(format!("refused as a loop: executions cause each other more than {MAX_DEPTH} steps deep")));
         }
+        let id = self.ids.execution(self.clock.now());
+        self.ask(action, parameters, Asked { id, by, depth, parent: None }).await
+    }
+
+    async fn ask(&self, action: &str, parameters: &Map<String, Value>, asked: Asked) -> Result<Execution, RequestError> {
         let catalog = self.catalog.get();
         let Some(found) = catalog.actions.get(action) else { return Err(RequestError::NotFound(catalog.no_action(action))) };
         if !found.enabled {
@@ -283,21 +305,21 @@ impl Engine {
             });
         }
         let now = self.clock.now();
-        let id = self.ids.execution(now);
-        let sealed = self.secrets.hide(id, &found.parameters, &mut parameters);
+        let sealed = self.secrets.hide(asked.id, &found.parameters, &mut parameters);
         let request = Request {
             action: action.to_string(),
             parameters,
             sealed,
-            requested_by: by,
+            requested_by: asked.by,
             requested_at: now,
             event: None,
             key: None,
-            depth,
+            depth: asked.depth,
+            parent: asked.parent,
             notify: None,
             idempotent: found.idempotent,
         };
-        let execution = Arc::new(Execution::requested(id, request, Reason::Requested));
+        let execution = Arc::new(Execution::requested(asked.id, request, Reason::Requested));
         let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };
         let committed = self.store.commit(&batch).await?;
         self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Who asks for something: a token, a rule, or the engine itself.
+use crate::model::ids::ExecutionId;
+
+/// Who asks for something: a token, a rule, or a script of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Principal {
@@ -10,6 +12,8 @@ pub enum Principal {
     Token(String),
     /// A rule, by `pack.name`.
     Rule(String),
+    /// An execution whose script asked for another one.
+    Execution(ExecutionId),
 }
 
 impl Principal {
@@ -18,7 +22,7 @@ impl Principal {
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Token(name) => Some(name),
-            Self::Rule(_) => None,
+            Self::Rule(_) | Self::Execution(_) => None,
         }
     }
 
@@ -28,6 +32,7 @@ impl Principal {
         match self {
             Self::Token(name) => format!("token {name}"),
             Self::Rule(rule) => format!("rule {rule}"),
+            Self::Execution(id) => format!("execution {}", id.short()),
         }
     }
 }

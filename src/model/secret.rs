@@ -177,10 +177,16 @@ fn collect(value: &Value, into: &mut Vec<String>) {
     }
 }
 
-/// The forms in which a secret may turn up.
+/// The forms in which a secret may turn up: the whole, its lines, and the whole as one line, which addresses make of it.
 fn forms(secret: &str) -> Vec<String> {
-    let mut forms: Vec<String> = secret.lines().map(|line| line.trim().to_string()).collect();
-    forms.push(secret.to_string());
+    let mut parts: BTreeSet<String> = secret.lines().map(|line| line.trim().to_string()).collect();
+    parts.extend([secret.to_string(), secret.replace(['\n', '\r', '\t'], "")]);
+    parts.iter().filter(|part| part.len() >= SHORTEST_MASKED).flat_map(|part| written(part)).collect()
+}
+
+/// The ways in which a text may be written.
+fn written(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_string()];
     let quoted = |text: &str| {
         let quoted = Value::from(text).to_string();
         quoted[1..quoted.len() - 1].to_string()

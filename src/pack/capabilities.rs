@@ -57,11 +57,32 @@ pub(super) fn read(source: &SourceFile, node: &Node, data: &Data, faults: &mut F
         }
     }
     capabilities.chat = fields.boolean("chat").unwrap_or(false);
-    for later in ["process", "actions"] {
-        if !fields.list(later).is_empty() {
-            fields.not_yet(later);
+    capabilities.process = programs(&mut fields);
+    for (pattern, place) in fields.texts("actions") {
+        let is_pattern = pattern.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b));
+        if is_pattern && (pattern.contains('.') || pattern == "*") {
+            capabilities.actions.push(pattern);
+        } else {
+            let message = format!("`{pattern}` is not an action: write `pack.name`, or `pack.*` for all of a pack");
+            fields.faults.push(source.fault(place.line, place.column, message));
         }
     }
     fields.finish();
     capabilities
+}
+
+/// Programs by name, or by an absolute path that means that one file.
+fn programs(fields: &mut Fields<'_, '_>) -> Vec<String> {
+    let mut programs = Vec::new();
+    for (program, place) in fields.texts("process") {
+        let is_path = program.starts_with('/') && !program.ends_with('/') && !program.split('/').any(|part| part == "..");
+        let is_name = !program.is_empty() && !program.contains('/') && !program.starts_with('.');
+        if program.contains('\0') || !(is_path || is_name) {
+            let message = format!("`{program}` is not a program: write its name, such as `git`, or its absolute path");
+            fields.faults.push(fields.source.fault(place.line, place.column, message));
+        } else {
+            programs.push(program);
+        }
+    }
+    programs
 }

@@ -56,6 +56,7 @@ fn execution(ids: &IdSource, seconds: i64) -> Execution {
         event: None,
         key: None,
         depth: 0,
+        parent: None,
         notify: None,
         idempotent: false,
     };

@@ -352,6 +352,15 @@ impl Target {
 
     /// Answers as the function says.
     pub async fn with(reply: impl Fn(&Received) -> (u16, String) + Send + Sync + 'static) -> Self {
+        Self::replying(move |request| {
+            let (status, body) = reply(request);
+            (status, Vec::new(), body)
+        })
+        .await
+    }
+
+    /// The same, with headers.
+    pub async fn replying(reply: impl Fn(&Received) -> (u16, Vec<(&'static str, String)>, String) + Send + Sync + 'static) -> Self {
         let requests: Arc<Mutex<Vec<Received>>> = Arc::default();
         let (kept, reply) = (Arc::clone(&requests), Arc::new(reply));
         let handler = move |request: axum::extract::Request| {
@@ -366,9 +375,12 @@ impl Target {
                     headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
                     body: String::from_utf8_lossy(&body).into_owned(),
                 };
-                let (status, body) = reply(&received);
+                let (status, headers, body) = reply(&received);
                 kept.lock().unwrap().push(received);
-                (axum::http::StatusCode::from_u16(status).unwrap(), body)
+                let response = headers
+                    .into_iter()
+                    .fold(axum::http::Response::builder().status(status), |response, (name, value)| response.header(name, value));
+                response.body(axum::body::Body::from(body)).unwrap()
             }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");

@@ -29,6 +29,7 @@ mod reasons;
 mod reload;
 mod retention;
 mod rules_cli;
+mod scripts;
 mod secrets;
 mod sensors;
 mod services;

@@ -77,6 +77,7 @@ pub fn execution(ids: &IdSource, at: DateTime<Utc>) -> Execution {
         event: None,
         key: None,
         depth: 0,
+        parent: None,
         notify: None,
         idempotent: true,
     };

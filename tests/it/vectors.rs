@@ -102,6 +102,7 @@ async fn write_every_kind(store: &dyn Store) {
         event: Some(ids.event(at)),
         key: Some("k".into()),
         depth: 1,
+        parent: None,
         notify: None,
         idempotent: true,
     };

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rhai::{Array, Dynamic, EvalAltResult, FuncRegistration, ImmutableString, Map, Module};
 use serde_json::{Value, json};
 
+use super::module::function;
 use super::{HostModule, ScriptCall, from_dynamic, thrown};
 use crate::model::datastore::{Change, Changed, If, KeyEntry, KeyRequest, SYSTEM, Scope};
 use crate::model::duration;
@@ -18,7 +19,51 @@ use crate::model::failure::Failure;
 use crate::model::pack::KvAccess;
 use crate::script::expr::to_dynamic;
 
-pub(super) const MODULE: HostModule = HostModule { name: "kv", object, register };
+pub(super) const MODULE: HostModule = HostModule {
+    name: "kv",
+    summary: "Keys with values that last, as the capability `kv` allows: the pack's own; with `kv.system` those that rules see, with `kv.user` \
+              those of who asks. All functions but `kv.get(pack, name)` are there for each of the three. What is set is durable on return, no \
+              count is lost, and of several that want the same one wins.",
+    values: &["system", "user"],
+    functions: &[
+        function("kv.get(name)", "The value of a key, or `()`.", "kv.get(\"nobody/set/this\")", "null"),
+        function("kv.get(pack, name)", "The value of another pack's key, or `()`.", "kv.get(context.action.split(\".\")[0], \"a\")", ""),
+        function(
+            "kv.entry(name)",
+            "`value`, `version`, `changed_at`, `changed_by`, `expires_at` of a key, or `()`.",
+            "{ kv.set(\"e\", 1); kv.entry(\"e\").value }",
+            "1",
+        ),
+        function(
+            "kv.list(prefix?, options?)",
+            "The names that begin so, 1,000 at most. Options: `after` (a name), `limit`.",
+            "{ kv.set(\"list/a\", 1); kv.list(\"list/\") }",
+            "[\"list/a\"]",
+        ),
+        function(
+            "kv.set(name, value, options?)",
+            "Sets a key. Options: `ttl` (a span such as `\"5m\"`), `if_version` (only if the key is in that version; then it answers whether it was \
+             set).",
+            "{ kv.set(\"scaled/shop\", #{to: 3}); kv.get(\"scaled/shop\").to }",
+            "3",
+        ),
+        function(
+            "kv.compare_and_set(name, expected, value, options?)",
+            "Sets a key only if its value is the expected one, or with `()` if there is none; answers whether it was set. Option: `ttl`.",
+            "kv.compare_and_set(\"lock\", (), 1)",
+            "true",
+        ),
+        function(
+            "kv.increment(name, by?, options?)",
+            "Adds a whole number, 1 unless given, and answers the sum; counts from zero. Option: `ttl`, of a key that is new.",
+            "kv.increment(\"tries\", 2)",
+            "2",
+        ),
+        function("kv.delete(name)", "Deletes a key; answers whether there was one.", "kv.delete(\"old\")", "false"),
+    ],
+    object,
+    register,
+};
 
 /// Names that a list has unless the script asks for fewer, and at most.
 const MAX_LISTED: usize = 1_000;
@@ -157,6 +202,10 @@ impl Kv {
 
     fn change(&self, name: &str, change: Change, only: If) -> Answer<Changed> {
         let (call, scope) = (&self.call, self.scope(true)?);
+        call.changes(match change {
+            Change::Delete => "kv.delete",
+            _ => "kv.set",
+        })?;
         if let Change::Set { value, .. } = &change
             && call.masks.found_in(&value.to_string())
         {
