@@ -252,7 +252,7 @@ async fn what_is_secret_is_nowhere_to_be_seen() {
         .file("packs/t/pack.yaml", "ref: t\nconfig_schema:\n  url: {type: string}\n  by_env: {type: string}\n  by_file: {type: string}\n  by_secret: {type: string}\ncapabilities: {chat: true, kv: read_write, http: [\"{{config.url}}\"]}\n")
         .file("packs/t/actions/leak.yaml", "name: leak\nrunner_type: rhai\nretry: {count: 1, delay: 10ms}\nparameters:\n  token: {type: string, secret: true}\n  how: {type: string, default: \"return\"}\n")
         .file("packs/t/actions/leak.rhai", LEAK)
-        .file("packs/t/actions/ask.yaml", "name: ask\nrunner_type: http-request\nparameters:\n  token: {type: string, secret: true}\n  url: {type: string}\n")
+        .file("packs/t/actions/ask.yaml", "name: ask\nrunner_type: http-request\nparameters:\n  token: {type: string, secret: true}\n")
         .file("packs/core/sensors/hook.yaml", "name: hook\nkind: webhook\ndecoder: generic\ntrigger: core.webhook\nauth: {bearer: {secret: planted_hook}}\n")
         .file("rules/leak.yaml", "trigger: {type: core.webhook}\naction: {ref: t.leak, parameters: {token: \"{{trigger.text}}\"}}\n");
     site.write("signalman.yaml", &config);
