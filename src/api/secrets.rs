@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiState;
-use super::listing::query;
+use super::paging::query;
 use super::problem::Problem;
 use super::routes::Method::{Delete, Put};
 use super::routes::{Parameter, Route, get, post, row};

@@ -272,6 +272,14 @@ async fn what_is_secret_is_nowhere_to_be_seen() {
     server.run("t.ask", json!({"token": planted[3], "url": format!("{}/?t=given-5ecret-%26%3D%3F", target.url)})).await;
     let (status, refused) = server.post("/api/v1/executions", &json!({"action": "t.leak", "parameters": {"token": "********"}})).await;
     assert_eq!(status, 422, "stars are no value: {refused}");
+    // A rerun knows them without being told.
+    let (_, page) = server.get("/api/v1/executions?action=t.ask").await;
+    let asked = target.received().len();
+    let id = page["executions"][0]["id"].as_str().unwrap();
+    let (status, again) = server.post(&format!("/api/v1/executions/{id}/rerun"), &json!({})).await;
+    assert_eq!(status, 202, "{again}");
+    server.ended(again["id"].as_str().unwrap()).await;
+    assert!(target.received()[asked..].iter().any(|request| request.path.contains("given-5ecret-%26%3D%3F")));
     // The secrets did reach the other side.
     assert!(target.received().iter().any(|request| request.body.contains("given-5ecret-&=?")));
     assert!(target.received().iter().any(|request| request.body.contains("second-5ecret-line")));
