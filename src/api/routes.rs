@@ -17,8 +17,8 @@ use axum::routing::{MethodFilter, MethodRouter};
 
 use super::problem::{Problem, with_instance};
 use super::{
-    ApiState, actions, events, executions, health, keys, listing, openapi, reload, rules, secrets, sensors, site, store, stream, tokens,
-    webhooks,
+    ApiState, actions, chat, events, executions, health, keys, listing, openapi, reload, rules, secrets, sensors, site, store, stream,
+    tokens, webhooks,
 };
 use crate::auth::permission::Permission;
 use crate::document::fault::nearest;
@@ -40,6 +40,7 @@ const PARTS: &[&[Route]] = &[
     listing::ROUTES,
     sensors::ROUTES,
     keys::ROUTES,
+    chat::ROUTES,
     secrets::ROUTES,
     tokens::ROUTES,
     stream::ROUTES,

@@ -106,6 +106,7 @@ async fn write_every_kind(store: &dyn Store) {
         parent: None,
         notify: None,
         idempotent: true,
+        asked: None,
     };
     let event = Event {
         id: ids.event(at),
@@ -129,6 +130,8 @@ async fn write_every_kind(store: &dyn Store) {
         text: "hello".into(),
         created_at: at,
         execution: Some(open.id),
+        replaces: None,
+        passing: false,
         delivery: Delivery::Waiting,
     };
     let batch = Batch {
