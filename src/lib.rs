@@ -24,6 +24,7 @@ pub mod runners;
 pub mod chat;
 pub mod config;
 pub mod pack;
+pub mod secrets;
 pub mod telemetry;
 pub mod engine;
 pub mod auth;

@@ -87,6 +87,9 @@ impl Entry for Execution {
 /// An execution as it may be shown.
 pub(super) fn shown(engine: &Engine, execution: &Execution) -> Value {
     let mut value = json!(execution);
+    if let Some(execution) = value.as_object_mut() {
+        execution.remove("sealed");
+    }
     if let Some(action) = engine.catalog.get().actions.get(&execution.request.action) {
         value["parameters"] = Value::Object(masked(&action.parameters, &execution.request.parameters));
     }

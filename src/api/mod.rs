@@ -16,10 +16,12 @@ pub mod reload;
 pub mod routes;
 mod rules;
 mod sensors;
+mod secrets;
 pub mod server;
 pub mod site;
 mod store;
 mod stream;
+mod tokens;
 mod webhooks;
 
 use std::collections::{BTreeSet, HashMap};
@@ -42,7 +44,7 @@ pub struct ApiState {
     /// Takes events.
     pub journal: Arc<dyn Journal>,
     /// Who may use the API.
-    pub tokens: Tokens,
+    pub tokens: Arc<Tokens>,
     /// Webhooks without auth that other hosts may call.
     pub open_webhooks: BTreeSet<String>,
     /// Places for requests, for each webhook.

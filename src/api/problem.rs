@@ -9,11 +9,13 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::auth::permission::Permission;
+use crate::auth::{Role, TokenError};
 use crate::document::fault::Fault;
 use crate::engine::RequestError;
 use crate::engine::ingest::Refused;
 use crate::journal::AcceptError;
 use crate::model::reason::Reason;
+use crate::secrets::SecretError;
 use crate::sensors::webhooks::Rejected;
 use crate::store::StoreError;
 
@@ -75,8 +77,9 @@ impl Problem {
 
     /// The caller is known, and may not do that.
     #[must_use]
-    pub fn forbidden(needed: Permission) -> Self {
-        let detail = format!("this token may not do that: it needs the permission `{}`", needed.name());
+    pub fn forbidden(role: Option<Role>, needed: Permission) -> Self {
+        let (role, that_may) = (role.map_or("none", Role::name), Role::that_may(needed).join(" or "));
+        let detail = format!("this token has the role `{role}`, and that needs the role {that_may} (permission `{}`)", needed.name());
         Self::new(StatusCode::FORBIDDEN, "Not allowed", detail)
     }
 
@@ -147,6 +150,28 @@ impl From<RequestError> for Problem {
             RequestError::Conflict(detail) => Self::new(StatusCode::CONFLICT, "Not possible now", detail),
             RequestError::Overloaded(detail) => Self::overloaded(detail),
             RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SecretError> for Problem {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Missing(_) => Self::not_found(error.to_string()),
+            SecretError::Refused(detail) => Self::invalid(detail),
+            SecretError::Store(error) => error.into(),
+            error => Self::busy(error.to_string()),
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Missing(_) => Self::not_found(error.to_string()),
+            TokenError::Refused(detail) => Self::invalid(detail),
+            TokenError::Store(error) => error.into(),
+            error @ TokenError::File { .. } => Self::busy(error.to_string()),
         }
     }
 }

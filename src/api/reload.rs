@@ -1,5 +1,6 @@
 //! Reading the site again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -27,6 +28,9 @@ pub trait Reload: Send + Sync {
     /// # Errors
     /// When it is faulty or cannot be stored; then nothing has changed.
     async fn reload(&self) -> Result<Reloaded, ReloadError>;
+
+    /// The secrets that the site names, and where: file and line.
+    fn wanted_secrets(&self) -> BTreeMap<String, BTreeSet<String>>;
 }
 
 /// What runs now.

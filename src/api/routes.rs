@@ -17,7 +17,8 @@ use axum::routing::{MethodFilter, MethodRouter};
 
 use super::problem::{Problem, with_instance};
 use super::{
-    ApiState, actions, chat, events, executions, health, keys, listing, openapi, reload, rules, sensors, site, store, stream, webhooks,
+    ApiState, actions, chat, events, executions, health, keys, listing, openapi, reload, rules, secrets, sensors, site, store, stream,
+    tokens, webhooks,
 };
 use crate::auth::permission::Permission;
 use crate::document::fault::nearest;
@@ -40,6 +41,8 @@ const PARTS: &[&[Route]] = &[
     sensors::ROUTES,
     keys::ROUTES,
     chat::ROUTES,
+    secrets::ROUTES,
+    tokens::ROUTES,
     stream::ROUTES,
     store::ROUTES,
     reload::ROUTES,
@@ -229,7 +232,7 @@ async fn guard(State((state, route)): State<(Arc<ApiState>, &'static Route)>, mu
             return Problem::unauthorized(detail).into_response();
         };
         if !state.tokens.may(&principal, route.permission) {
-            return Problem::forbidden(route.permission).into_response();
+            return Problem::forbidden(state.tokens.role(&principal), route.permission).into_response();
         }
         if let Err(problem) = check_query(route, request.uri()) {
             return problem.into_response();

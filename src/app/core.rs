@@ -89,7 +89,7 @@ impl Teardown {
 /// # Errors
 /// When a part cannot be started.
 pub async fn start(site: Site, parts: Parts) -> Result<Core, StartError> {
-    let Parts { store, clock, ids, transport, errands, origin: _ } = parts;
+    let Parts { store, clock, ids, transport, errands, secrets, origin: _ } = parts;
     let config = site.config.clone();
     let mut teardown = Teardown::default();
     let ruleset = store_rules(&*store, &site, &*clock).await?;
@@ -115,7 +115,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<Core, StartError> {
     if let Some(newest) = store.events(Page { before: None, limit: 1 }).await?.first() {
         ids.continue_after(newest.event.id);
     }
-    let parts = EngineParts { store, clock, ids, metrics, outbox };
+    let parts = EngineParts { store, clock, ids, metrics, outbox, secrets };
     let (engine, commands) = Engine::new(parts, catalog, config.limits.open_executions, sequence);
     host.set(&engine);
 

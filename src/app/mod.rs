@@ -28,6 +28,7 @@ use crate::model::ids::IdSource;
 use crate::outbound::Transport;
 use crate::outbound::network::Network;
 use crate::pack::Site;
+use crate::secrets::{SecretError, Secrets};
 use crate::store::keyed::KeyedStore;
 use crate::store::lock::FolderLock;
 use crate::store::memory::MemorySpace;
@@ -49,6 +50,9 @@ pub enum StartError {
     /// The token file.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The secrets.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The address.
     #[error("cannot listen on {address}: {source}; is another Signalman running, or set `listen` in signalman.yaml")]
     Listen {
@@ -83,17 +87,20 @@ pub struct Parts {
     pub transport: Arc<dyn Transport>,
     /// Counts what is away on threads; the store should count in it, too.
     pub errands: Errands,
+    /// The secrets of the site.
+    pub secrets: Arc<Secrets>,
     /// Where the site was read from, so that it can be read again.
     pub origin: Option<Origin>,
 }
 
 impl Parts {
-    /// These, and the network.
+    /// These, and the network; secret parameters are sealed under a key that is nowhere kept until [`start`] has the site's.
     ///
     /// # Errors
     /// When outgoing requests cannot be prepared.
     pub fn real(store: Arc<dyn Store>, clock: Arc<dyn Clock>, ids: Arc<IdSource>) -> Result<Self, StartError> {
-        Ok(Self { store, clock, ids, transport: Arc::new(Network::new()?), errands: Errands::default(), origin: None })
+        let secrets = Arc::new(Secrets::passing(&ids));
+        Ok(Self { store, clock, ids, transport: Arc::new(Network::new()?), errands: Errands::default(), secrets, origin: None })
     }
 }
 
@@ -158,7 +165,9 @@ pub async fn start(mut site: Site, parts: Parts) -> Result<App, StartError> {
     let config = site.config.clone();
     telemetry::mask_logs(site.masks());
     FolderLock::make_folder(&config.data).map_err(|source| StartError::System { what: "cannot make the data folder", source })?;
-    let tokens = Tokens::open(&*parts.store, &config.data, &parts.ids).await?;
+    let tokens = Tokens::open(&parts.store, &config.data, &parts.ids, &parts.clock).await?;
+    let secrets = Arc::new(Secrets::open(&config.secret_keys, &config.data, &*parts.store, &parts.ids).await?);
+    let parts = Parts { secrets, ..parts };
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| StartError::System { what: "cannot tell the address", source })?;
@@ -169,6 +178,9 @@ pub async fn start(mut site: Site, parts: Parts) -> Result<App, StartError> {
     let origin = parts.origin.clone();
     let Core { engine, journal, supervisor, recovered, beside, mut teardown } = core::start(site, parts).await?;
 
+    let tokens = Arc::new(tokens);
+    let noting = Arc::clone(&tokens);
+    beside.spawn("tokens", |stop| async move { noting.note_uses(stop).await });
     beside.spawn("housekeeping", |stop| housekeeping::run(Arc::clone(&engine), config.retention, stop));
     let reload = Arc::new(Reloader::new(Arc::clone(&engine), Arc::clone(&supervisor), origin));
     let (stop_server, server) = (Stop::new(), Arc::new(Tasks::new()));
@@ -199,6 +211,22 @@ impl App {
     pub async fn stop(self) {
         self.teardown.run().await;
     }
+}
+
+/// Reads a site with the secrets of its store. If it names none, it is as [`load_site`] has read it.
+///
+/// # Errors
+/// The faults, as text, when the site cannot run; or why its secrets cannot be read.
+pub async fn load_site_with_secrets(
+    folder: &Path,
+    environment: &crate::config::Environment,
+    config: &SiteConfig,
+    store: &dyn Store,
+    ids: &Arc<IdSource>,
+) -> Result<(Site, Vec<String>), Vec<String>> {
+    let told = |error: SecretError| vec![error.to_string()];
+    let secrets = Secrets::open(&config.secret_keys, &config.data, store, ids).await.map_err(told)?;
+    load_site(folder, &environment.with_secrets(secrets.values(store).await.map_err(told)?))
 }
 
 /// Reads a site and says what is wrong with it.

@@ -1,8 +1,9 @@
 //! Reading the site again while it runs: all of the new is read, checked and put together first; then it takes the place of the old at once.
 //! A faulty site changes nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
@@ -33,30 +34,41 @@ pub struct Reloader {
     engine: Arc<Engine>,
     supervisor: Arc<Supervisor>,
     origin: Option<Origin>,
+    /// The secrets that the site names, and where.
+    wanted: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl Reloader {
     pub(super) fn new(engine: Arc<Engine>, supervisor: Arc<Supervisor>, origin: Option<Origin>) -> Self {
-        Self { engine, supervisor, origin }
+        let wanted = origin.as_ref().map(|origin| origin.environment.wanted()).unwrap_or_default();
+        Self { engine, supervisor, origin, wanted: Mutex::new(wanted) }
     }
 
     /// Reads and checks the site; answers what was found, with the warnings.
     async fn read(&self) -> Result<(Site, Vec<String>), ReloadError> {
         let origin = self.origin.clone().ok_or_else(|| ReloadError::Unavailable("this site was not read from a folder".into()))?;
         let started = origin.config.clone();
-        let read = tasks::blocking(move || pack::load(&origin.folder, &origin.environment)).await;
+        let secrets = self.engine.secrets.values(&*self.engine.store).await.map_err(|error| ReloadError::Unavailable(error.to_string()))?;
+        let environment = origin.environment.with_secrets(secrets);
+        let asked = environment.clone();
+        let read = tasks::blocking(move || pack::load(&origin.folder, &environment)).await;
         let (site, faults) = read.map_err(|error| ReloadError::Unavailable(error.to_string()))?;
         let mut texts: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
         if !faults.allow() {
             return Err(ReloadError::Faulty(texts));
         }
         texts.extend(needs_restart(&started, &site.config));
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = asked.wanted();
         Ok((site, texts))
     }
 }
 
 #[async_trait]
 impl Reload for Reloader {
+    fn wanted_secrets(&self) -> BTreeMap<String, BTreeSet<String>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let engine = &self.engine;
         let _alone = engine.ruling.changing_rules.lock().await;
@@ -103,6 +115,7 @@ fn needs_restart(started: &SiteConfig, now: &SiteConfig) -> Vec<String> {
         ("data", started.data != now.data),
         ("store", started.store != now.store),
         ("chat", started.chat != now.chat),
+        ("secret_key", started.secret_keys != now.secret_keys),
         ("retention", started.retention != now.retention),
         ("limits", started.limits != now.limits),
         ("outbound", started.local_names != now.local_names),

@@ -51,7 +51,7 @@ pub(super) enum Command {
     },
     /// Give a key a value: text, or JSON with --json
     #[command(
-        after_help = "Examples:\n  signalman key set maintenance yes\n  signalman key set limit 80 --json\n  signalman key set quiet true --json --ttl 2h\n  signalman key set leader me --if-absent"
+        after_help = "Examples:\n  signalman key set maintenance yes\n  signalman key set limit 80 --json\n  signalman key set quiet true --json --ttl 2h\n  signalman key set leader me --if-absent --ttl 30s"
     )]
     Set {
         /// The key; one of the system has letters, digits, `_`, `.` and `-`

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
+use super::offline::Offline;
 use super::{Answer, Common, Failure, print_line};
+use crate::app::restore;
 use crate::config::Environment;
 use crate::pack;
 
@@ -17,7 +19,15 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     if !common.site.is_dir() {
         return Err(Failure::misuse(format!("`{}` is not a folder", common.site.display())));
     }
-    let (site, faults) = pack::load(&common.site, environment);
+    let (mut site, mut faults) = pack::load(&common.site, environment);
+    // The secrets can be checked only where there is a store that no server has; elsewhere the warnings stay.
+    if environment.lacks_secrets()
+        && restore::is_there(&site.config.data)
+        && let Ok(folder) = Offline::open(common, environment)
+        && let Ok(known) = folder.secrets()
+    {
+        (site, faults) = pack::load(&common.site, &environment.with_secrets(known));
+    }
     let errors = faults.0.iter().filter(|fault| !fault.warning).count();
     let warnings = faults.0.len() - errors;
     let listed = faults.0.iter().map(|fault| {

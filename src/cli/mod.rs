@@ -17,6 +17,7 @@ mod hold;
 mod key;
 mod lint;
 mod man;
+mod offline;
 pub mod overview;
 mod print;
 mod progress;
@@ -26,11 +27,13 @@ mod restore;
 mod rule;
 mod run;
 mod schema;
+mod secret;
 mod sensor;
 mod serve;
 mod store;
 mod table;
 mod tail;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -163,9 +166,15 @@ enum Command {
     /// Let automatic executions go; what was held starts, in order
     #[command(after_help = "Example:\n  signalman release")]
     Release,
-    /// List and change the keys that rules see as `kv.system`
+    /// List and change the keys of the datastore; rules see those of the system as `kv.system`
     #[command(subcommand)]
     Key(key::Command),
+    /// Set, list and delete secrets, and change the key that seals them
+    #[command(subcommand)]
+    Secret(secret::Command),
+    /// Make, list and revoke tokens for the API
+    #[command(subcommand)]
+    Token(token::Command),
     /// List and show sensors, and how they do
     #[command(subcommand)]
     Sensor(sensor::Command),
@@ -241,6 +250,8 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Hold(arguments) => hold::run(common, &arguments, environment),
         Command::Release => hold::release(common, environment),
         Command::Key(command) => key::run(common, command, environment),
+        Command::Secret(command) => secret::run(common, &command, environment),
+        Command::Token(command) => token::run(common, &command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
         Command::Schema(arguments) => schema::run(common, &arguments),
         Command::Reload => reload::run(common, environment),

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,11 +36,7 @@ pub(super) struct Arguments {
 pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
     let format = if arguments.log_json { LogFormat::Json } else { LogFormat::Text };
     telemetry::start_logs(&arguments.log, format, std::io::stderr().is_terminal()).map_err(Failure::misuse)?;
-    let (mut site, warnings) = app::load_site(&common.site, environment)
-        .map_err(|faults| Failure::misuse(format!("the site in `{}` cannot run:\n\n{}", common.site.display(), faults.join("\n\n"))))?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
+    let (mut site, mut warnings) = app::load_site(&common.site, environment).map_err(|faults| cannot_run(&common.site, &faults))?;
     let origin = Origin { folder: common.site.clone(), environment: environment.clone(), config: site.config.clone() };
     if let Some(listen) = arguments.listen {
         if site.config.public_url == format!("http://{}", site.config.listen) {
@@ -54,12 +50,23 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     let failed = |what: &str, error: std::io::Error| Failure::failed(format!("{what}: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failed("no threads", error))?;
     let (store, _lock) = app::open_store(&site.config).map_err(super::access::told)?;
-    let counts = (site.packs.len(), site.actions.len(), site.rules.len());
+    let ids = Arc::new(IdSource::system());
     runtime.block_on(async {
+        if environment.lacks_secrets() {
+            let config = site.config.clone();
+            let read = app::load_site_with_secrets(&common.site, environment, &config, &*store, &ids).await;
+            let (again, found) = read.map_err(|faults| cannot_run(&common.site, &faults))?;
+            (site, warnings) = (again, found);
+            (site.config.listen, site.config.data, site.config.public_url) = (config.listen, config.data, config.public_url);
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let counts = (site.packs.len(), site.actions.len(), site.rules.len());
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("no signals", error))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("no signals", error))?;
         let told = |error: StartError| Failure::failed(error.to_string());
-        let parts = Parts::real(store, Arc::new(SystemClock), Arc::new(IdSource::system())).map_err(told)?;
+        let parts = Parts::real(store, Arc::new(SystemClock), ids).map_err(told)?;
         let network = Network::allowing(site.config.local_names.clone()).map_err(|error| told(error.into()))?;
         let app = app::start(site, Parts { origin: Some(origin), transport: Arc::new(network), ..parts }).await.map_err(told)?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(|error| failed("no signals", error))?;
@@ -80,6 +87,10 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
         }
         Ok(Answer::Yes)
     })
+}
+
+fn cannot_run(site: &Path, faults: &[String]) -> Failure {
+    Failure::misuse(format!("the site in `{}` cannot run:\n\n{}", site.display(), faults.join("\n\n")))
 }
 
 fn greet(app: &App, (packs, actions, rules): (usize, usize, usize)) {

@@ -3,44 +3,79 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
 use crate::chat::adapters;
-use crate::document::fault::SourceFile;
+use crate::document::fault::{SourceFile, nearest};
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{self, Content, Node};
 use crate::document::shape::{Field, Holds, Shape};
 use crate::model::message::Destination;
+use crate::model::seal::{Keyring, SealKey};
 use crate::model::secret::{Masks, SHORTEST_MASKED, Secret};
 use crate::store::{Keep, Limit};
 
 /// The file's name in the site folder.
 pub const FILE: &str = "signalman.yaml";
 
-/// The environment, captured once by `main`.
+/// What a site may ask for from outside: the environment, captured once by `main`, and the secrets in the store, once that is open.
 #[derive(Clone, Debug, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    secrets: Option<Arc<BTreeMap<String, Secret>>>,
+    wanted: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
+}
 
 impl Environment {
     /// The process's environment. Call it once, at the start.
     #[must_use]
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect())
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self { variables: std::env::vars_os().filter_map(text).collect(), ..Self::default() }
     }
 
     /// An environment made of pairs.
     #[must_use]
     pub fn of(pairs: &[(&str, &str)]) -> Self {
-        Self(pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect())
+        let variables = pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
+        Self { variables, ..Self::default() }
+    }
+
+    /// The same environment with the secrets that the store holds.
+    #[must_use]
+    pub fn with_secrets(&self, secrets: BTreeMap<String, Secret>) -> Self {
+        Self { variables: self.variables.clone(), secrets: Some(Arc::new(secrets)), wanted: Arc::default() }
     }
 
     /// A variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.variables.get(name).map(String::as_str)
     }
+
+    /// The secrets that were asked for since the secrets were put in, and where.
+    #[must_use]
+    pub fn wanted(&self) -> BTreeMap<String, BTreeSet<String>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a secret was asked for that is not known, since the secrets are not.
+    #[must_use]
+    pub fn lacks_secrets(&self) -> bool {
+        self.secrets.is_none() && !self.wanted().is_empty()
+    }
+}
+
+/// Where the keys that open secrets are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretKeys {
+    /// In a file of the data folder, which is made at the first start.
+    File,
+    /// Where the site says.
+    Given(Keyring),
 }
 
 /// Where state is kept.
@@ -88,6 +123,8 @@ pub struct SiteConfig {
     pub open_webhooks: BTreeSet<String>,
     /// The same, with line and column.
     pub open_webhooks_at: Vec<(String, usize, usize)>,
+    /// Where the keys that open secrets are.
+    pub secret_keys: SecretKeys,
     /// How much is kept.
     pub retention: Keep,
     /// What may be at once.
@@ -103,6 +140,8 @@ pub struct PackConfig {
     pub values: Map<String, Value>,
     /// The names of those that came from a secret.
     pub secrets: Vec<String>,
+    /// The names of those whose secret could not be looked up.
+    pub unchecked: Vec<String>,
     /// Where they stand: line and column.
     pub place: (usize, usize),
 }
@@ -152,17 +191,26 @@ pub static SITE: Shape = Shape::new(
         Field::new("time_zone", Holds::Text, "For schedules, and for times shown in chat").default("\"UTC\"").example("\"Asia/Shanghai\""),
         Field::new("store", Holds::Shape(&STORE), "Where state is kept").default("{\"kind\": \"embedded\"}"),
         Field::new("journal", Holds::Shape(&JOURNAL), "Where events become durable").default("{\"kind\": \"embedded\"}"),
-        Field::new("config", Holds::Map(&Holds::Map(&Holds::Any)), "For each pack, its settings; {env: NAME} and {file: PATH} are secrets")
-            .example("{\"shop\": {\"url\": \"http://127.0.0.1:8434\", \"token\": {\"env\": \"SHOP_TOKEN\"}}}"),
+        Field::new(
+            "config",
+            Holds::Map(&Holds::Map(&Holds::Any)),
+            "For each pack, its settings; {secret: NAME}, {env: NAME} and {file: PATH} are secrets",
+        )
+        .example("{\"shop\": {\"url\": \"http://127.0.0.1:8434\", \"token\": {\"env\": \"SHOP_TOKEN\"}}}"),
         Field::new("chat", Holds::Map(&Holds::Shape(&CHAT)), "The chat systems, by name").default("{\"console\": {\"kind\": \"console\"}}"),
         Field::new("channels", Holds::Map(&Holds::Shape(&CHANNEL)), "Names for destinations")
             .example("{\"ops\": {\"adapter\": \"console\", \"to\": \"ops\"}}"),
         Field::new("open_webhooks", Holds::List(&Holds::Text), "Webhooks without auth that other hosts may call").example("[\"generic\"]"),
+        Field::new("secret_key", KEYS, "The key that seals secrets; data/secret.key, made at the first start, unless given")
+            .example("{\"env\": \"SIGNALMAN_SECRET_KEY\"}"),
         Field::new("retention", Holds::Shape(&RETENTION), "How long things are kept"),
         Field::new("outbound", Holds::Shape(&OUTBOUND), "What holds for requests to other systems"),
         Field::new("limits", Holds::Shape(&LIMITS), "What may be at once, and how large"),
     ],
 );
+
+/// A key, or the new one and older ones behind it.
+const KEYS: Holds = Holds::Either(&[Holds::Shape(&SECRET), Holds::List(&Holds::Shape(&SECRET))]);
 
 /// Where a secret comes from.
 pub static SECRET: Shape = Shape::new(
@@ -171,7 +219,7 @@ pub static SECRET: Shape = Shape::new(
     &[
         Field::new("env", Holds::Text, "A variable of the environment").example("\"SHOP_TOKEN\""),
         Field::new("file", Holds::Text, "A file, from the site folder on").example("\"secrets/shop\""),
-        Field::new("secret", Holds::Text, "A secret of the store"),
+        Field::new("secret", Holds::Text, "A secret of the store, set with `signalman secret set`").example("\"shop_token\""),
     ],
 );
 
@@ -248,6 +296,7 @@ fn defaults(site: &Path) -> SiteConfig {
         channels: BTreeMap::from([("ops".to_string(), Destination { adapter: "console".into(), to: "ops".into() })]),
         open_webhooks: BTreeSet::new(),
         open_webhooks_at: Vec::new(),
+        secret_keys: SecretKeys::File,
         retention: Keep::default(),
         limits: Limits { body_bytes: 1 << 20, webhook_concurrency: 512, open_executions: 100_000, script_threads: 32 },
         local_names: BTreeSet::new(),
@@ -290,6 +339,9 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
         config.store = if kind == "memory" { StoreKind::Memory } else { StoreKind::Embedded };
     });
     kind_of(&mut fields, "journal", &JOURNAL, |_| {});
+    if let Some(node) = fields.node("secret_key") {
+        read_keys(&mut fields, node, config, reader);
+    }
     for (key, node) in fields.map("config") {
         let pack = pack_config(&mut fields, node, reader);
         config.packs.insert(key.text.clone(), pack);
@@ -413,50 +465,109 @@ fn pack_config(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) ->
         return config;
     };
     for (key, value) in pairs {
-        match reader.secret(value) {
+        match reader.resolve(fields, value) {
             None => {
                 config.values.insert(key.text.clone(), value.value());
             }
-            Some(Ok(secret)) => {
-                warn_if_short(fields, value, &secret);
+            Some(Resolved::Known(secret)) => {
                 config.values.insert(key.text.clone(), Value::from(secret.reveal()));
                 config.secrets.push(key.text.clone());
             }
-            Some(Err(message)) => fields.fault(value, message),
+            // The pack's own faults are found as if it were there; it looks like an address, as most that is checked is one.
+            Some(Resolved::Unchecked) => {
+                config.values.insert(key.text.clone(), Value::from("http://unchecked.invalid/"));
+                config.secrets.push(key.text.clone());
+                config.unchecked.push(key.text.clone());
+            }
+            Some(Resolved::Faulty) => {}
         }
     }
     config
 }
 
+/// What a node that names a secret stands for.
+pub enum Resolved {
+    /// This.
+    Known(Secret),
+    /// It cannot be said, since the store is not open; a warning says so.
+    Unchecked,
+    /// Nothing; a fault says why.
+    Faulty,
+}
+
+impl Reader<'_> {
+    /// The secret that a node names: `{secret: NAME}`, `{env: NAME}` or `{file: PATH}`; `None` if it is an ordinary value.
+    pub fn resolve(&self, fields: &mut Fields<'_, '_>, node: &Node) -> Option<Resolved> {
+        let Content::Map(pairs) = &node.content else { return None };
+        let [(key, value)] = pairs.as_slice() else { return None };
+        let Value::String(name) = value.value() else { return None };
+        let found = match key.text.as_str() {
+            "env" => {
+                self.environment.get(&name).map(ToString::to_string).ok_or_else(|| format!("the environment variable `{name}` is not set"))
+            }
+            "file" => match std::fs::read_to_string(self.site.join(&name)) {
+                Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_string()),
+                Err(error) => Err(format!("the secret file `{name}` cannot be read: {error}")),
+            },
+            "secret" => return Some(self.stored(fields, node, &name)),
+            _ => return None,
+        };
+        Some(match found {
+            Ok(text) => known(fields, node, Secret::new(text)),
+            Err(message) => {
+                fields.fault(node, message);
+                Resolved::Faulty
+            }
+        })
+    }
+
+    fn stored(&self, fields: &mut Fields<'_, '_>, node: &Node, name: &str) -> Resolved {
+        let place = format!("{}:{}", fields.source.path, node.line);
+        let mut wanted = self.environment.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.entry(name.to_string()).or_default().insert(place);
+        let Some(secrets) = &self.environment.secrets else {
+            let fault = fields.source.fault(node.line, node.column, format!("secret `{name}` is not checked: the store is not open"));
+            fields.faults.push(fault.as_warning());
+            return Resolved::Unchecked;
+        };
+        if let Some(secret) = secrets.get(name) {
+            return known(fields, node, secret.clone());
+        }
+        let fault = fields.source.fault(node.line, node.column, format!("there is no secret `{name}`"));
+        let hint = format!("type `signalman secret set {name}` while the server runs, or `signalman secret set {name} --offline` before");
+        let near = nearest(name, secrets.keys().map(String::as_str)).map(|near| format!("did you mean `{near}`? Else "));
+        fields.faults.push(fault.hint(format!("{}{hint}", near.unwrap_or_default())));
+        Resolved::Faulty
+    }
+}
+
 /// A secret that cannot be told from ordinary text is not hidden; whoever chose it should know.
-pub fn warn_if_short(fields: &mut Fields<'_, '_>, node: &Node, secret: &Secret) {
+fn known(fields: &mut Fields<'_, '_>, node: &Node, secret: Secret) -> Resolved {
     if secret.reveal().len() < SHORTEST_MASKED {
         let message =
             format!("the secret is shorter than {SHORTEST_MASKED} bytes, so it is not hidden where it turns up; take a longer one");
         let fault = fields.source.fault(node.line, node.column, message).as_warning();
         fields.faults.push(fault);
     }
+    Resolved::Known(secret)
 }
 
-impl Reader<'_> {
-    /// The secret that a node names: `{env: NAME}` or `{file: PATH}`; `None` if it is an ordinary value.
-    #[must_use]
-    pub fn secret(&self, node: &Node) -> Option<Result<Secret, String>> {
-        let Content::Map(pairs) = &node.content else { return None };
-        let [(key, value)] = pairs.as_slice() else { return None };
-        let Value::String(name) = value.value() else { return None };
-        Some(match key.text.as_str() {
-            "env" => match self.environment.get(&name) {
-                Some(value) => Ok(Secret::new(value.to_string())),
-                None => Err(format!("the environment variable `{name}` is not set")),
+/// `secret_key: {env: NAME}` or `{file: PATH}`, or a list of them: the first seals, the others open what was sealed before.
+fn read_keys(fields: &mut Fields<'_, '_>, node: &Node, config: &mut SiteConfig, reader: &Reader<'_>) {
+    let nodes = if let Content::List(items) = &node.content { items.iter().collect() } else { vec![node] };
+    let mut keys = Vec::new();
+    for node in nodes {
+        match reader.resolve(fields, node) {
+            Some(Resolved::Known(text)) => match SealKey::parse(text.reveal()) {
+                Ok(key) => keys.push(key),
+                Err(message) => fields.fault(node, message),
             },
-            "file" => match std::fs::read_to_string(self.site.join(&name)) {
-                Ok(text) => Ok(Secret::new(text.trim_end_matches(['\n', '\r']).to_string())),
-                Err(error) => Err(format!("the secret file `{name}` cannot be read: {error}")),
-            },
-            "secret" => Err(format!("there is no secret `{name}`: this version takes secrets from {{env: NAME}} or {{file: PATH}}")),
-            _ => return None,
-        })
+            Some(Resolved::Faulty) => {}
+            _ => fields.fault(node, "`secret_key` must be {env: NAME} or {file: PATH}, or a list of them"),
+        }
+    }
+    if !keys.is_empty() {
+        config.secret_keys = SecretKeys::Given(Keyring::new(keys.remove(0), keys));
     }
 }
 
@@ -506,7 +617,7 @@ mod tests {
             "there is no chat system `consle`",
             "did you mean `console`?",
             "`NOPE` is not set",
-            "there is no secret `x`",
+            "secret `x` is not checked: the store is not open",
             "`body` must be a size",
             "`webhook_concurrency` must be at least 1",
             "`soon` is not a duration",

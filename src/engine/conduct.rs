@@ -527,6 +527,22 @@ impl Conductor {
             self.record(id, effects);
             return false;
         };
+        // Only whoever carries it out gets the secret parameters.
+        let opened = match &open.execution.request.sealed {
+            None => Ok(None),
+            Some(_) => self.engine.secrets.parameters(id, &open.execution.request).map(Some),
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let change = Change::Fail { at: now, reason: Reason::ParametersFailed, error, result: None, log: Vec::new() };
+                Arc::make_mut(&mut open.execution).change(change).expect("an execution that waits can fail");
+                let called = self.gates.gone((open.turn, id), now.timestamp_millis());
+                self.call(called);
+                self.record(id, effects);
+                return false;
+            }
+        };
         let request = &open.execution.request;
         let (asked, mut called) = ((request.action.as_str(), &request.parameters), Vec::new());
         let decision = self.gates.ask((open.turn, id), asked, now.timestamp_millis(), &mut called);
@@ -548,7 +564,11 @@ impl Conductor {
             .expect("an execution that waits can start");
         let stop = self.stop.child();
         open.stop = Some(stop.clone());
-        let call = ActionCall { execution: Arc::clone(&open.execution), action: Arc::clone(action), pack: Arc::clone(pack) };
+        let mut execution = Arc::clone(&open.execution);
+        if let Some(parameters) = opened {
+            Arc::make_mut(&mut execution).request.parameters = parameters;
+        }
+        let call = ActionCall { execution, action: Arc::clone(action), pack: Arc::clone(pack) };
         let (lines, attempt) = (self.engine.stream.lines(), open.execution.state.attempt);
         let log = LiveLog::new(Arc::clone(&self.engine.clock), call.masks());
         let log = Arc::new(log.telling(move |number, line| lines.tell(id, attempt, number, line)));

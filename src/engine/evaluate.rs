@@ -570,7 +570,7 @@ impl Work<'_> {
     fn request(&mut self, asked: Asked, rule: &Rule, parameters: &Rendered) -> ExecutionId {
         let Asked { id, event, key, depth, at, reason } = asked;
         let action = self.catalog.actions.get(&*rule.action);
-        let (parameters, fault) = match (action, parameters) {
+        let (mut parameters, fault) = match (action, parameters) {
             (None, _) => (Map::new(), Some((Reason::UnknownAction, self.catalog.no_action(&rule.action)))),
             (Some(action), _) if !action.enabled => {
                 (Map::new(), Some((Reason::UnknownAction, format!("action `{}` is not enabled", rule.action))))
@@ -583,9 +583,11 @@ impl Work<'_> {
                 }
             },
         };
+        let sealed = action.and_then(|action| self.engine.secrets.hide(id, &action.parameters, &mut parameters));
         let request = Request {
             action: rule.action.to_string(),
             parameters,
+            sealed,
             requested_by: Principal::Rule(rule.reference.to_string()),
             requested_at: at,
             event,

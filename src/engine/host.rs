@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use super::{Engine, RequestError, children, keys, owned};
+use crate::model::action::Action;
 use crate::model::datastore::{Changed, KeyEntry, KeyRequest, Scope};
 use crate::model::failure::Failure;
 use crate::model::ids::{ExecutionId, MessageId};
@@ -57,6 +58,13 @@ impl Host for EngineHost {
             RequestError::Conflict(_) => Failure { retry: true, ..Failure::misuse(format!("kv: {error}")) },
             error => Failure::misuse(format!("kv: {error}")),
         })
+    }
+
+    fn secret_parameters(&self, action: &str) -> Vec<String> {
+        let catalog = self.engine().ok().map(|engine| engine.catalog.get());
+        let declared = catalog.and_then(|catalog| catalog.actions.get(action).cloned());
+        let secret = |action: &Action| action.parameters.iter().filter(|one| one.secret).map(|one| one.name.clone()).collect();
+        declared.map(|action| secret(&action)).unwrap_or_default()
     }
 
     async fn start_action(

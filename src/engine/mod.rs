@@ -50,13 +50,15 @@ use crate::engine::output::Outputs;
 use crate::engine::ruling::Ruling;
 use crate::engine::stream::Stream;
 use crate::journal::AcceptError;
-use crate::model::action::bind;
+use crate::model::action::{Parameter, bind};
 use crate::model::event::{Cause, MAX_DEPTH};
 use crate::model::execution::{Execution, Request};
 use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
+use crate::model::secret::MASK;
 use crate::runners::ActionRunner;
+use crate::secrets::Secrets;
 use crate::store::{Batch, CommitError, Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -92,6 +94,8 @@ pub struct Engine {
     pub sensors: Board,
     /// Whether automatic executions are held.
     pub hold: HoldCell,
+    /// Secrets of the site, and what hides those of executions.
+    pub secrets: Arc<Secrets>,
     commands: mpsc::Sender<Command>,
     /// Places for plans.
     plans: Semaphore,
@@ -110,6 +114,8 @@ pub struct EngineParts {
     pub metrics: Arc<Metrics>,
     /// Messages on their way.
     pub outbox: Outbox,
+    /// Secrets of the site.
+    pub secrets: Arc<Secrets>,
 }
 
 /// How much is under way, and whether more can be taken.
@@ -254,7 +260,7 @@ impl Engine {
     /// Puts the parts together; the receiver is for [`conduct::run`]. `sequence` is the number of the last commit.
     #[must_use]
     pub fn new(parts: EngineParts, catalog: Catalog, open_limit: usize, sequence: u64) -> (Arc<Self>, mpsc::Receiver<Command>) {
-        let EngineParts { store, clock, ids, metrics, outbox } = parts;
+        let EngineParts { store, clock, ids, metrics, outbox, secrets } = parts;
         let (commands, inbox) = mpsc::channel(WAITING_COMMANDS);
         let engine = Self {
             store,
@@ -272,6 +278,7 @@ impl Engine {
             conversations: Conversations::default(),
             progress: Progress::default(),
             hold: HoldCell::default(),
+            secrets,
             commands,
             plans: Semaphore::new(plan::AT_ONCE),
             runners: OnceLock::new(),
@@ -312,7 +319,8 @@ impl Engine {
         let action = catalog.actions.get(&execution.request.action);
         // What callers may not set stands in the record, and the action fills it in again.
         let fixed = |name: &str| action.is_some_and(|action| action.parameters.iter().any(|own| own.immutable && own.name == name));
-        let mut parameters: Map<String, Value> = execution.request.parameters.into_iter().filter(|(name, _)| !fixed(name)).collect();
+        let opened = self.secrets.parameters(id, &execution.request).map_err(RequestError::Conflict)?;
+        let mut parameters: Map<String, Value> = opened.into_iter().filter(|(name, _)| !fixed(name)).collect();
         parameters.extend(changed);
         let asked = self.asked(by, cause.as_ref(), Some(id))?;
         self.ask(&execution.request.action, &parameters, asked).await
@@ -333,7 +341,14 @@ impl Engine {
         if !found.enabled {
             return Err(RequestError::Conflict(format!("action `{action}` is not enabled")));
         }
-        let parameters = bind(&found.parameters, parameters).map_err(RequestError::Invalid)?;
+        let stars = |parameter: &&Parameter| parameter.secret && parameters.get(&parameter.name).is_some_and(|value| value == MASK);
+        if let Some(hidden) = found.parameters.iter().find(stars) {
+            return Err(RequestError::Invalid(vec![format!(
+                "parameter `{}` is secret and only shown as stars; give its value",
+                hidden.name
+            )]));
+        }
+        let mut parameters = bind(&found.parameters, parameters).map_err(RequestError::Invalid)?;
         if !self.load.has_room() {
             return Err(match self.load.full() {
                 AcceptError::Unavailable(why) => RequestError::Store(StoreError::Unavailable(why)),
@@ -341,9 +356,11 @@ impl Engine {
             });
         }
         let now = self.clock.now();
+        let sealed = self.secrets.hide(asked.id, &found.parameters, &mut parameters);
         let request = Request {
             action: action.to_string(),
             parameters,
+            sealed,
             requested_by: asked.by,
             requested_at: now,
             event: None,

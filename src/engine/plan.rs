@@ -36,6 +36,7 @@ pub async fn plan(engine: &Engine, action: &str, parameters: &Map<String, Value>
     let request = Request {
         action: action.to_string(),
         parameters: bind(&found.parameters, parameters).map_err(RequestError::Invalid)?,
+        sealed: None,
         requested_by: by,
         requested_at: engine.clock.now(),
         event: None,

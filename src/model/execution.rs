@@ -27,6 +27,7 @@ use crate::model::message::Destination;
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
 use crate::model::rule::Notify;
+use crate::model::seal::Sealed;
 
 /// Where an execution stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,8 +114,11 @@ pub struct IllegalChange {
 pub struct Request {
     /// The action, `pack.name`.
     pub action: String,
-    /// Its parameters, cast and complete.
+    /// Its parameters, cast and complete; stars stand for the secret ones.
     pub parameters: Map<String, Value>,
+    /// The secret ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
     /// Who asked.
     pub requested_by: Principal,
     /// When.
@@ -376,6 +380,7 @@ mod tests {
         let request = Request {
             action: "core.noop".into(),
             parameters: Map::new(),
+            sealed: None,
             requested_by: Principal::Token("admin".into()),
             requested_at: at,
             event: None,

@@ -217,12 +217,20 @@ impl IdSource {
     /// # Panics
     /// When the operating system gives no randomness.
     pub fn token(&self) -> String {
-        let mut bytes = [0u8; 32];
+        crate::model::hash::hex(&self.random::<32>())
+    }
+
+    /// Random bytes.
+    ///
+    /// # Panics
+    /// When the operating system gives no randomness.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0u8; N];
         let mut state = self.state.lock().expect("no panic happens while the lock is held");
         for part in bytes.chunks_mut(10) {
             part.copy_from_slice(&state.entropy.draw()[..part.len()]);
         }
-        crate::model::hash::hex(&bytes)
+        bytes
     }
 
     fn next(&self, at: DateTime<Utc>) -> Ulid {

@@ -22,6 +22,7 @@ pub mod principal;
 pub mod reason;
 pub mod rule;
 pub mod schema;
+pub mod seal;
 pub mod secret;
 pub mod sensor;
 pub mod verdict;

@@ -12,26 +12,33 @@ use serde_json::Value;
 
 /// A secret: can be compared and sent, never printed.
 #[derive(Clone)]
-pub struct Secret(String);
+pub struct Secret(Option<String>);
 
 impl Secret {
     /// Wraps a secret value.
     #[must_use]
     pub fn new(value: String) -> Self {
-        Self(value)
+        Self(Some(value))
+    }
+
+    /// What stands for a secret that could not be looked up. Nothing is equal to it.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self(None)
     }
 
     /// The value itself. Every caller is a place where a secret leaves; keep them few.
     #[must_use]
     pub fn reveal(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// Whether `given` is the secret, in time that does not depend on where they differ.
     #[must_use]
     pub fn matches(&self, given: &str) -> bool {
+        let Some(own) = &self.0 else { return false };
         // Hashing first makes both sides equally long, so not even the length of the secret shows.
-        let ours = ring::digest::digest(&ring::digest::SHA256, self.0.as_bytes());
+        let ours = ring::digest::digest(&ring::digest::SHA256, own.as_bytes());
         let theirs = ring::digest::digest(&ring::digest::SHA256, given.as_bytes());
         constant_time_eq(ours.as_ref(), theirs.as_ref())
     }
@@ -170,10 +177,16 @@ fn collect(value: &Value, into: &mut Vec<String>) {
     }
 }
 
-/// The forms in which a secret may turn up.
+/// The forms in which a secret may turn up: the whole, its lines, and the whole as one line, which addresses make of it.
 fn forms(secret: &str) -> Vec<String> {
-    let mut forms: Vec<String> = secret.lines().map(|line| line.trim().to_string()).collect();
-    forms.push(secret.to_string());
+    let mut parts: BTreeSet<String> = secret.lines().map(|line| line.trim().to_string()).collect();
+    parts.extend([secret.to_string(), secret.replace(['\n', '\r', '\t'], "")]);
+    parts.iter().filter(|part| part.len() >= SHORTEST_MASKED).flat_map(|part| written(part)).collect()
+}
+
+/// The ways in which a text may be written.
+fn written(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_string()];
     let quoted = |text: &str| {
         let quoted = Value::from(text).to_string();
         quoted[1..quoted.len() - 1].to_string()

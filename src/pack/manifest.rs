@@ -85,6 +85,9 @@ fn pack_config(fields: &mut Fields<'_, '_>, schema: &[(Key, Node)], pack: &str, 
             secrets.push(key.text.clone());
         }
         match given.values.get(&key.text).or(parameter.default.as_ref()) {
+            Some(value) if given.unchecked.contains(&key.text) => {
+                config.insert(key.text.clone(), value.clone());
+            }
             Some(value) => match cast(&parameter, value) {
                 Ok(value) => {
                     config.insert(key.text.clone(), value);

@@ -11,7 +11,7 @@ use super::Site;
 use super::action::name;
 use super::files::{fault_at, read_text, relative, stem};
 use super::kinds::{Kind, PackFile, Reading};
-use crate::config::{self, Reader, SECRET, warn_if_short};
+use crate::config::{self, Reader, Resolved, SECRET};
 use crate::document::fault::{SourceFile, nearest};
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Node};
@@ -19,6 +19,7 @@ use crate::document::shape::{Field, Holds, Shape};
 use crate::model::action::Script;
 use crate::model::pack::Pack;
 use crate::model::place::Place;
+use crate::model::secret::Secret;
 use crate::model::sensor::{Polling, SensorDefinition, SensorKind, WebhookAuth};
 use crate::sensors::{self, SetupFault, webhooks};
 use crate::template::value::{Scope, ValueTemplate};
@@ -173,7 +174,7 @@ fn auth(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option
     if matches!(&node.content, Content::Scalar { value: Value::String(word), .. } if word == "none") {
         return Some(WebhookAuth::None);
     }
-    let forms = "`auth` must be none, {bearer: {env: NAME}} or {hmac: {secret: {env: NAME}, header: X-Signature-256}}";
+    let forms = "`auth` must be none, {bearer: {secret: NAME}} or {hmac: {secret: {secret: NAME}, header: X-Signature-256}}";
     let Content::Map(pairs) = &node.content else {
         fields.fault(node, forms);
         return None;
@@ -198,15 +199,13 @@ fn auth(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option
     }
 }
 
-fn secret(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option<crate::model::secret::Secret> {
-    match reader.secret(node) {
-        Some(Ok(secret)) if secret.reveal().is_empty() => fields.fault(node, "the secret is empty"),
-        Some(Ok(secret)) => {
-            warn_if_short(fields, node, &secret);
-            return Some(secret);
-        }
-        Some(Err(message)) => fields.fault(node, message),
-        None => fields.fault(node, "a secret is never written into a file: use {env: NAME} or {file: PATH}"),
+fn secret(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option<Secret> {
+    match reader.resolve(fields, node) {
+        Some(Resolved::Known(secret)) if secret.reveal().is_empty() => fields.fault(node, "the secret is empty"),
+        Some(Resolved::Known(secret)) => return Some(secret),
+        Some(Resolved::Unchecked) => return Some(Secret::unknown()),
+        Some(Resolved::Faulty) => {}
+        None => fields.fault(node, "a secret is never written into a file: use {secret: NAME}, {env: NAME} or {file: PATH}"),
     }
     None
 }

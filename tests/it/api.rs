@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use signalman::api::{openapi, routes};
 use signalman::auth::permission::Permission;
+use signalman::auth::{Role, may};
 
 use crate::harness::{Server, TestSite};
 
@@ -67,6 +68,29 @@ async fn an_address_says_which_methods_it_has() {
     assert_eq!(response.status(), 200);
     assert_eq!(response.text().await.unwrap(), "", "a head has no body");
     assert_eq!(ask(&server, "HEAD", "/api/v1/rules", None).await.status(), 401);
+}
+
+#[tokio::test]
+async fn every_role_may_what_it_may_and_nothing_else() {
+    let site = TestSite::new();
+    let server = Server::start(&site).await;
+    for role in Role::ALL {
+        let (status, made) = server.post("/api/v1/tokens", &serde_json::json!({"name": role.name().to_uppercase(), "role": role})).await;
+        assert_eq!(status, 200, "{made}");
+        let token = made["token"].as_str().unwrap();
+        for route in routes::all().filter(|route| route.permission != Permission::Open) {
+            let path = route.path.replace(['{', '}'], "x");
+            let response = ask(&server, route.method.name(), &path, Some(token)).await;
+            let what = format!("{} asks {} {path}", role.name(), route.method.name());
+            assert_ne!(response.status(), 401, "{what}");
+            assert_eq!(response.status() == 403, !may(*role, route.permission), "{what}: {}", response.status());
+            if response.status() == 403 {
+                let text = response.text().await.unwrap();
+                let that_may = Role::that_may(route.permission).join(" or ");
+                assert!(text.contains(&format!("has the role `{}`, and that needs the role {that_may}", role.name())), "{what}: {text}");
+            }
+        }
+    }
 }
 
 /// Everything that a schema may hold is named in it: nothing else may come.

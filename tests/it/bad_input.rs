@@ -621,7 +621,9 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
         (
             "a secret in the file",
             &[("packs/core/sensors/a.yaml", "kind: webhook\ndecoder: generic\ntrigger: core.webhook\nauth: {bearer: hunter2}\n")],
-            &["packs/core/sensors/a.yaml:4:16: error: a secret is never written into a file: use {env: NAME} or {file: PATH}"],
+            &[
+                "packs/core/sensors/a.yaml:4:16: error: a secret is never written into a file: use {secret: NAME}, {env: NAME} or {file: PATH}",
+            ],
         ),
         (
             "no secret file",

@@ -50,6 +50,7 @@ fn execution(ids: &IdSource, seconds: i64) -> Execution {
     let request = Request {
         action: "t.a".into(),
         parameters: Map::new(),
+        sealed: None,
         requested_by: Principal::Token("admin".into()),
         requested_at: at(seconds),
         event: None,

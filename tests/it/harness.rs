@@ -148,13 +148,23 @@ impl Server {
         Self::try_start(site, &[]).await.unwrap_or_else(|log| panic!("the server did not start:\n{log}"))
     }
 
+    /// Starts it with more variables in its environment.
+    pub async fn with_environment(site: &TestSite, variables: &[(&str, &str)]) -> Self {
+        Self::try_start_with(site, &[], variables).await.unwrap_or_else(|log| panic!("the server did not start:\n{log}"))
+    }
+
     /// Starts it with more arguments; the log if it ends instead of listening.
     pub async fn try_start(site: &TestSite, arguments: &[&str]) -> Result<Self, String> {
+        Self::try_start_with(site, arguments, &[]).await
+    }
+
+    async fn try_start_with(site: &TestSite, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self, String> {
         let mut child = Command::new(binary())
             .arg("--site")
             .arg(site.path())
             .arg("serve")
             .args(arguments)
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

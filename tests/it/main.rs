@@ -35,6 +35,7 @@ mod reload;
 mod retention;
 mod rules_cli;
 mod scripts;
+mod secrets;
 mod sensors;
 mod services;
 mod stackstorm;

@@ -35,6 +35,7 @@ use signalman::rule::book::RuleBook;
 use signalman::rule::judge::{World as Around, judge};
 use signalman::rule::windows::{Needed, Windows};
 use signalman::runners::{ActionCall, ActionRunner, RunContext};
+use signalman::secrets::Secrets;
 use signalman::store::memory::MemorySpace;
 use signalman::store::{Batch, Page, Store};
 use signalman::tasks::Stop;
@@ -456,6 +457,7 @@ fn bare(site: &TestSite, chat: &Arc<dyn ChatAdapter>) -> (Arc<Engine>, mpsc::Rec
         ids: Arc::new(IdSource::seeded(1)),
         metrics: Arc::new(Metrics::new()),
         outbox,
+        secrets: Arc::new(Secrets::passing(&Arc::new(IdSource::seeded(2)))),
     };
     let (engine, commands) = Engine::new(parts, Catalog::of(loaded, 0, Arc::default(), clock.now()), 10, 0);
     (engine, commands, postmen)

@@ -71,6 +71,7 @@ pub fn execution(ids: &IdSource, at: DateTime<Utc>) -> Execution {
     let request = Request {
         action: "t.a".into(),
         parameters: Map::new(),
+        sealed: None,
         requested_by: Principal::Token("admin".into()),
         requested_at: at,
         event: None,

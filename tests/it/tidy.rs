@@ -41,7 +41,7 @@ const ORDER: &[&[&str]] = &[
         "chat::adapters",
     ],
     &["config"],
-    &["pack", "auth"],
+    &["pack", "auth", "secrets"],
     &["engine"],
     &["api", "web"],
     &["app"],

@@ -96,6 +96,7 @@ async fn write_every_kind(store: &dyn Store) {
     let request = Request {
         action: "t.a".into(),
         parameters: Map::from_iter([("n".to_string(), json!(1))]),
+        sealed: None,
         requested_by: Principal::Rule("t.r".into()),
         requested_at: at,
         event: Some(ids.event(at)),

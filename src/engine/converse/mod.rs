@@ -287,11 +287,14 @@ impl<'e> Listening<'e> {
         }
         let Some(compiled) = self.catalog.aliases.get(alias) else { return Ok(()) };
         let Some(action) = self.catalog.actions.get(&compiled.alias.action) else { return Ok(()) };
-        for (index, parameters) in (0u32..).zip(runs) {
+        for (index, mut parameters) in (0u32..).zip(runs) {
+            let asks_for = ExecutionId::of_said(id, index);
+            let sealed = self.engine.secrets.hide(asks_for, &action.parameters, &mut parameters);
             let acknowledged = compiled.alias.ack.enabled.then(|| MessageId::of_said(id, index_of(&heard.messages)));
             let request = Request {
                 action: action.reference.clone(),
                 parameters,
+                sealed,
                 requested_by: self.said.by.clone(),
                 requested_at: self.now,
                 event: None,
@@ -309,7 +312,7 @@ impl<'e> Listening<'e> {
                     acknowledged,
                 })),
             };
-            let execution = Arc::new(Execution::requested(ExecutionId::of_said(id, index), request, Reason::Requested));
+            let execution = Arc::new(Execution::requested(asks_for, request, Reason::Requested));
             if acknowledged.is_some() {
                 let text = answers::acknowledgement(compiled, action, &execution);
                 let message = self.message(id, index_of(&heard.messages), text);

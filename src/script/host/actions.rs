@@ -66,6 +66,13 @@ impl Actions {
         let Value::Object(parameters) = from_dynamic(&Dynamic::from(parameters)).map_err(thrown)? else {
             return Err(thrown(Failure::misuse(format!("{what}: the parameters must be a map"))));
         };
+        let declared = call.host.secret_parameters(action);
+        let shows = |(name, value): &(&String, &Value)| !declared.contains(name) && call.masks.found_in(&value.to_string());
+        if let Some((name, _)) = parameters.iter().find(shows) {
+            let message =
+                format!("{what}: parameter `{name}` holds a secret and would be shown; declare it `secret: true` in action `{action}`");
+            return Err(thrown(Failure::misuse(message)));
+        }
         let index = call.next_child();
         call.wait(call.host.start_action(call.execution, call.depth, index, action, &parameters))
     }

@@ -90,6 +90,11 @@ pub trait Host: Send + Sync {
     /// Changes a key of the datastore; durable on return.
     async fn change_key(&self, request: KeyRequest) -> Result<Changed, Failure>;
 
+    /// The parameters of an action that are declared secret.
+    fn secret_parameters(&self, _action: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Asks for the `index`-th execution of a script of that depth; durable on return. The same parent and index is the same execution.
     async fn start_action(
         &self,
