@@ -104,14 +104,21 @@ fn only_their_owners_read_time_environment_and_randomness_or_spawn() {
         ("SystemTime::now", &[]),
         (
             "Instant::now",
-            &["cli/bench/scenarios.rs", "cli/bench/disk.rs", "cli/bench/process.rs", "cli/bench/rules.rs", "cli/bench/scripts.rs"],
+            &[
+                "cli/bench/scenarios.rs",
+                "cli/bench/disk.rs",
+                "cli/bench/process.rs",
+                "cli/bench/rules.rs",
+                "cli/bench/scripts.rs",
+                "cli/bench/neighbours.rs",
+            ],
         ),
         ("env::var", &["config/mod.rs"]),
         ("SystemRandom::new", &["model/ids.rs"]),
         ("tokio::spawn", &["tasks.rs"]),
         ("thread::spawn", &["tasks.rs"]),
         ("thread::Builder", &["tasks.rs"]),
-        ("tokio::time::sleep", &["clock.rs", "cli/bench/scenarios.rs"]),
+        ("tokio::time::sleep", &["clock.rs", "cli/bench/scenarios.rs", "cli/bench/neighbours.rs"]),
         ("std::process::exit", &[]),
         ("println!", &[]),
     ];

@@ -6,6 +6,7 @@
 pub mod banks;
 mod disk;
 mod load;
+mod neighbours;
 mod process;
 mod rules;
 mod scenarios;
@@ -18,7 +19,7 @@ use super::{Answer, Common, Failure, Output, print_line};
 use crate::config::Environment;
 
 /// Measures with the load generator on the same machine as the server: on few cores both share them.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
     /// What to measure
     #[arg(value_enum, default_values_t = [Scenario::Idle, Scenario::Accept, Scenario::Arrays, Scenario::Executions, Scenario::Once, Scenario::Latency])]
@@ -70,6 +71,8 @@ pub(super) enum Scenario {
     Rules,
     /// Events counted in a window of a million keys, without a server
     Windows,
+    /// What a pack notices of three others that take all they can
+    Neighbours,
     /// A script of fifty lines on one thread, without a server
     Scripts,
 }
@@ -89,6 +92,7 @@ impl Scenario {
             Self::Backup => "backup",
             Self::Rules => "rules",
             Self::Windows => "windows",
+            Self::Neighbours => "neighbours",
             Self::Scripts => "scripts",
         }
     }
@@ -116,6 +120,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
+                    Scenario::Neighbours => neighbours::neighbours(common, arguments).await,
                     Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Scripts => Ok(Value::Null),
                 }
             }),
