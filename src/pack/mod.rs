@@ -4,14 +4,18 @@
 
 mod action;
 mod capabilities;
+mod dependencies;
 mod files;
 mod kinds;
 mod manifest;
+mod parameter;
 pub mod rule;
+pub mod schema;
 mod sensor;
 mod site;
 mod timers;
 mod trigger;
+mod workflow;
 mod window;
 
 use std::collections::BTreeMap;
