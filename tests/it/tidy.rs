@@ -111,6 +111,7 @@ fn only_their_owners_read_time_environment_and_randomness_or_spawn() {
                 "cli/bench/rules.rs",
                 "cli/bench/scripts.rs",
                 "cli/bench/neighbours.rs",
+                "cli/bench/commands.rs",
             ],
         ),
         ("env::var", &["config/mod.rs"]),
