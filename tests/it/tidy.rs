@@ -123,6 +123,7 @@ fn only_their_owners_read_time_environment_and_randomness_or_spawn() {
                 "cli/bench/rules.rs",
                 "cli/bench/scripts.rs",
                 "cli/bench/programs.rs",
+                "cli/bench/neighbours.rs",
                 "cli/bench/commands.rs",
             ],
         ),
@@ -131,8 +132,8 @@ fn only_their_owners_read_time_environment_and_randomness_or_spawn() {
         ("tokio::spawn", &["tasks.rs"]),
         ("thread::spawn", &["tasks.rs"]),
         ("thread::Builder", &["tasks.rs"]),
-        ("tokio::time::sleep", &["clock.rs", "cli/bench/scenarios.rs"]),
         ("process::Command", &["process.rs", "cli/bench/process.rs", "cli/bench/disk.rs", "cli/bench/programs.rs"]),
+        ("tokio::time::sleep", &["clock.rs", "cli/bench/scenarios.rs", "cli/bench/neighbours.rs"]),
         ("std::process::exit", &[]),
         ("println!", &[]),
     ];

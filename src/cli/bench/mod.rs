@@ -8,6 +8,7 @@ pub mod banks;
 mod commands;
 mod disk;
 mod load;
+mod neighbours;
 mod process;
 mod programs;
 mod rules;
@@ -21,7 +22,7 @@ use super::{Answer, Common, Failure, Output, print_line};
 use crate::config::Environment;
 
 /// Measures with the load generator on the same machine as the server: on few cores both share them.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
     /// What to measure
     #[arg(value_enum, default_values_t = [Scenario::Idle, Scenario::Accept, Scenario::Arrays, Scenario::Executions, Scenario::Once, Scenario::Latency])]
@@ -79,6 +80,8 @@ pub(super) enum Scenario {
     Rules,
     /// Events counted in a window of a million keys, without a server
     Windows,
+    /// What a pack notices of three others that take all they can
+    Neighbours,
     /// Commands of chat among up to 10,000 aliases, without a server
     Commands,
     /// A script of fifty lines on one thread, without a server
@@ -103,6 +106,7 @@ impl Scenario {
             Self::Cli => "cli",
             Self::Rules => "rules",
             Self::Windows => "windows",
+            Self::Neighbours => "neighbours",
             Self::Commands => "commands",
             Self::Scripts => "scripts",
         }
@@ -135,6 +139,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
+                    Scenario::Neighbours => neighbours::neighbours(common, arguments).await,
                     Scenario::Cli | Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Commands | Scenario::Scripts => {
                         Ok(Value::Null)
                     }

@@ -83,7 +83,8 @@ impl BenchSite {
         self.write("signalman.yaml", &format!("listen: 127.0.0.1:0\n{settings}\n{}\n", kept.join("\n")))
     }
 
-    fn write(&self, path: &str, text: &str) -> Result<(), String> {
+    /// Writes a file of the site.
+    pub(super) fn write(&self, path: &str, text: &str) -> Result<(), String> {
         let path = self.folder.join(path);
         let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, text));
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))

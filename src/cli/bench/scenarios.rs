@@ -51,7 +51,7 @@ pub(super) async fn idle(common: &Common, arguments: &Arguments) -> Result<Value
 
 /// What a closed loop of connections did.
 pub(super) struct Closed {
-    events: u64,
+    pub(super) events: u64,
     refused: u64,
     timings: Timings,
     elapsed: Duration,
@@ -330,7 +330,7 @@ pub(super) async fn latency(common: &Common, arguments: &Arguments) -> Result<Va
 }
 
 /// Sends at a fixed rate, whether or not answers have come; for each event the time it was sent, in microseconds since 1970.
-async fn fixed_rate(server: &BenchServer, arguments: &Arguments) -> Result<HashMap<String, i64>, String> {
+pub(super) async fn fixed_rate(server: &BenchServer, arguments: &Arguments) -> Result<HashMap<String, i64>, String> {
     const CONNECTIONS: u64 = 16;
     let began = tokio::time::Instant::now();
     let gap = Duration::from_secs_f64(1.0 / arguments.rate.max(1) as f64);
@@ -354,7 +354,7 @@ async fn fixed_rate(server: &BenchServer, arguments: &Arguments) -> Result<HashM
 }
 
 /// From sending to the script's own clock, for every event.
-async fn started(server: &BenchServer, sent: &HashMap<String, i64>) -> Result<Timings, String> {
+pub(super) async fn started(server: &BenchServer, sent: &HashMap<String, i64>) -> Result<Timings, String> {
     let (mut connection, mut before, mut timings) = (Connection::open(&server.address).await?, None::<String>, Timings::default());
     loop {
         let part = before.as_ref().map(|id| format!("&before={id}")).unwrap_or_default();
