@@ -1,0 +1,434 @@
+//! Reads test files, with all faults at once.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeZone, Utc};
+use serde_json::{Map, Value};
+
+use super::case::{
+    ActionCase, Call, Case, Emitted, Expectable, Expectation, Failing, Occurrence, Outcome, RuleCase, Said, SensorCase, Settings, Subject,
+    TestFile, What,
+};
+use crate::document::fault::SourceFile;
+use crate::document::fields::{Faults, Fields, did_you_mean};
+use crate::document::node::{Content, Node};
+use crate::expect::{Expected, Extent, Wording};
+use crate::model::place::Place;
+use crate::model::reason::Reason;
+use crate::outbound::Reply;
+use crate::outbound::scripted::{Answer, Body, Exchange};
+
+/// Cases of a file at most.
+const MAX_CASES: usize = 1_000;
+
+/// When a case begins unless it says otherwise: a Monday morning.
+fn start() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 1, 5, 8, 0, 0).single().unwrap_or_default()
+}
+
+/// Reads a test file; nothing if it is no map.
+pub fn read(source: &SourceFile, node: &Node, pack: &str, faults: &mut Faults) -> Option<TestFile> {
+    let mut fields = Fields::of(source, node, "a test file", faults)?;
+    fields.text("description");
+    let settings = settings(&mut fields, pack, &Settings::default());
+    let now = time(&mut fields, "now").unwrap_or_else(start);
+    let mut cases: Vec<Case> = Vec::new();
+    let nodes = match fields.required("cases").map(|node| (&node.content, node)) {
+        Some((Content::List(nodes), _)) => nodes.as_slice(),
+        Some((_, node)) => {
+            fields.fault(node, format!("`cases` must be a list, not {}", node.kind()));
+            &[]
+        }
+        None => &[],
+    };
+    if nodes.len() > MAX_CASES {
+        fields.fault(&nodes[MAX_CASES], format!("a test file has at most {MAX_CASES} cases; begin another one"));
+    }
+    for node in nodes.iter().take(MAX_CASES) {
+        let Some(case) = case(source, node, pack, &settings, now, fields.faults) else { continue };
+        if let Some(first) = cases.iter().find(|first| first.name == case.name) {
+            let message = format!("there is a case `{}` already, in line {}", case.name, first.place.line);
+            fields.fault(node, message);
+        }
+        cases.push(case);
+    }
+    fields.finish();
+    Some(TestFile { path: source.path.to_string(), pack: pack.to_string(), cases })
+}
+
+/// The settings of the pack itself, of others, and the channels; what is not said is as in `base`.
+fn settings(fields: &mut Fields<'_, '_>, pack: &str, base: &Settings) -> Settings {
+    let mut settings = base.clone();
+    let mut set = |pack: &str, values: Map<String, Value>| {
+        settings.packs.retain(|(name, _)| name != pack);
+        settings.packs.push((pack.to_string(), values));
+    };
+    if fields.node("config").is_some() {
+        set(pack, fields.object("config"));
+    }
+    for (key, node) in fields.map("config_of") {
+        match node.value() {
+            Value::Object(values) => set(&key.text, values),
+            _ => fields.fault(node, format!("`config_of.{}` must be a map, not {}", key.text, node.kind())),
+        }
+    }
+    settings.channels.extend(fields.texts("channels").into_iter().map(|(name, _)| name));
+    settings.packs.sort_by(|a, b| a.0.cmp(&b.0));
+    settings
+}
+
+fn time(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<DateTime<Utc>> {
+    let text = fields.text(name)?;
+    let parsed = DateTime::parse_from_rfc3339(&text);
+    if parsed.is_err()
+        && let Some(node) = fields.node(name)
+    {
+        fields.fault(node, format!("`{name}` must be a time such as 2026-01-05T08:00:00Z, not `{text}`"));
+    }
+    parsed.ok().map(|time| time.to_utc())
+}
+
+/// What tells one kind of case from another.
+const SUBJECTS: &[&str] = &["action", "rule", "sensor"];
+
+fn case(source: &SourceFile, node: &Node, pack: &str, base: &Settings, now: DateTime<Utc>, faults: &mut Faults) -> Option<Case> {
+    let mut fields = Fields::of(source, node, "a case", faults)?;
+    let name = fields.required_text("name");
+    let settings = settings(&mut fields, pack, base);
+    let now = time(&mut fields, "now").unwrap_or(now);
+    let keys = keys(&mut fields);
+    let mut keys_after = expected_keys(&mut fields, "keys_after", Extent::Whole);
+    keys_after.extend(expected_keys(&mut fields, "keys_after_with", Extent::Part));
+    let http_in_order = fields.word("http_order", &["given", "any"]) != Some("any");
+    let http = fields.list("http").iter().filter_map(|node| exchange(source, node, fields.faults)).collect();
+    let messages = fields.node("messages").map(|node| {
+        let said = fields.list("messages").iter().filter_map(|node| said(source, node, fields.faults)).collect();
+        (fields.place(node), said)
+    });
+    let given: Vec<&str> = SUBJECTS.iter().copied().filter(|subject| fields.node(subject).is_some()).collect();
+    let subject = match given[..] {
+        ["action"] => action(&mut fields).map(Subject::Action),
+        ["rule"] => rules(&mut fields).map(Subject::Rules),
+        ["sensor"] => sensor(&mut fields).map(Subject::Sensor),
+        [] => {
+            fields.fault_here("a case needs one of `action`, `rule` and `sensor`: what it tests");
+            known_to_all(&mut fields);
+            None
+        }
+        _ => {
+            fields.fault_here(format!("a case tests one thing; `{}` stand beside each other", given.join("` and `")));
+            known_to_all(&mut fields);
+            None
+        }
+    };
+    let place = fields.place(node);
+    fields.finish();
+    Some(Case { name: name?, place, settings, now, keys, keys_after, http, http_in_order, messages, subject: subject? })
+}
+
+/// Where it is not known what a case tests, none of its fields is wrong for that.
+fn known_to_all(fields: &mut Fields<'_, '_>) {
+    const FIELDS: &[&str] = &[
+        "action", "parameters", "succeeds", "succeeds_with", "fails", "log", "attempts", "rule", "events", "expect", "carry_out", "until",
+        "sensor", "emits", "refuses", "body", "headers",
+    ];
+    for name in FIELDS {
+        fields.node(name);
+    }
+}
+
+fn keys(fields: &mut Fields<'_, '_>) -> Vec<(String, String, Value)> {
+    let mut keys = Vec::new();
+    for (scope, node) in fields.map("keys") {
+        match node.value() {
+            Value::Object(values) => keys.extend(values.into_iter().map(|(name, value)| (scope.text.clone(), name, value))),
+            _ => fields.fault(node, format!("`keys.{}` must be a map of names and values; the first level names the scope", scope.text)),
+        }
+    }
+    keys
+}
+
+fn expected_keys(fields: &mut Fields<'_, '_>, name: &'static str, extent: Extent) -> Vec<(Place, String, Expected)> {
+    let mut found = Vec::new();
+    for (scope, node) in fields.map(name) {
+        if !matches!(node.content, Content::Map(_)) {
+            fields.fault(node, format!("`{name}.{}` must be a map of names and values; the first level names the scope", scope.text));
+        } else if let Some(expected) = expected(fields, node, extent) {
+            found.push((fields.place(node), scope.text.clone(), expected));
+        }
+    }
+    found
+}
+
+fn expected(fields: &mut Fields<'_, '_>, node: &Node, extent: Extent) -> Option<Expected> {
+    Expected::new(&node.value(), extent).map_err(|message| fields.fault(node, message)).ok()
+}
+
+/// What is expected of a value: all of it under one name, a part of it under the other.
+fn whole_or_part(fields: &mut Fields<'_, '_>, whole: &'static str, part: &'static str) -> Option<(Place, Expected)> {
+    let (all, some) = (fields.node(whole), fields.node(part));
+    if let (Some(_), Some(node)) = (all, some) {
+        fields.fault(node, format!("`{part}` stands beside `{whole}`; one of them is enough"));
+    }
+    let (node, extent) = all.map(|node| (node, Extent::Whole)).or(some.map(|node| (node, Extent::Part)))?;
+    Some((fields.place(node), expected(fields, node, extent)?))
+}
+
+fn wording(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<(Place, Wording)> {
+    let text = fields.text(name)?;
+    let node = fields.node(name)?;
+    let place = fields.place(node);
+    Wording::new(&text).map_err(|message| fields.fault(node, message)).ok().map(|wording| (place, wording))
+}
+
+fn reference(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<(Place, String)> {
+    let text = fields.required_text(name)?;
+    fields.node(name).map(|node| (fields.place(node), text))
+}
+
+fn action(fields: &mut Fields<'_, '_>) -> Option<ActionCase> {
+    let action = reference(fields, "action");
+    let parameters = fields.object("parameters");
+    let succeeds = whole_or_part(fields, "succeeds", "succeeds_with").map(|(place, expected)| Outcome::Succeeds(place, expected));
+    let fails = fields.node("fails").map(|node| Outcome::Fails(fields.place(node), failing(fields.source, node, fields.faults)));
+    let mut log = Vec::new();
+    for (text, place) in fields.texts("log") {
+        match Wording::new(&text) {
+            Ok(wording) => log.push((place, wording)),
+            Err(message) => fields.faults.push(fields.source.fault(place.line, place.column, message)),
+        }
+    }
+    let attempts = fields.count("attempts").and_then(|count| Some((fields.node("attempts")?, count)));
+    let attempts = attempts.map(|(node, count)| (fields.place(node), count));
+    let outcome = match (succeeds, fails) {
+        (Some(_), Some(_)) => {
+            fields.fault_here("`succeeds` and `fails` stand beside each other; an action does one of them");
+            None
+        }
+        (None, None) => {
+            if !["succeeds", "succeeds_with", "fails"].iter().any(|name| fields.node(name).is_some()) {
+                let advice = "a case of an action needs `succeeds`, `succeeds_with` or `fails`; `succeeds_with: {}` is any result";
+                fields.fault_here(advice);
+            }
+            None
+        }
+        (outcome, other) => outcome.or(other),
+    };
+    Some(ActionCase { action: action?, parameters, outcome: outcome?, log, attempts })
+}
+
+fn failing(source: &SourceFile, node: &Node, faults: &mut Faults) -> Failing {
+    let Some(mut fields) = Fields::of(source, node, "`fails`", faults) else { return Failing::default() };
+    let reason = fields.text("reason");
+    if let Some(reason) = &reason
+        && let Some(node) = fields.node("reason")
+        && !Reason::ALL.iter().any(|known| known.code() == reason)
+    {
+        let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        let fault = source.fault(node.line, node.column, format!("there is no reason `{reason}`"));
+        let hint = crate::document::fault::nearest(reason, known.iter().copied());
+        fields.faults.push(fault.hint(hint.map_or("docs/reference/reasons.md lists them".into(), |_| did_you_mean(reason, &known))));
+    }
+    let message = wording(&mut fields, "message").map(|(_, wording)| wording);
+    fields.finish();
+    Failing { reason, message }
+}
+
+fn rules(fields: &mut Fields<'_, '_>) -> Option<RuleCase> {
+    let rules = match fields.node("rule").map(|node| &node.content) {
+        Some(Content::List(_)) => fields.texts("rule").into_iter().map(|(name, place)| (place, name)).collect(),
+        _ => reference(fields, "rule").into_iter().collect::<Vec<_>>(),
+    };
+    let mut events: Vec<Occurrence> = Vec::new();
+    for node in fields.list("events") {
+        let Some(occurrence) = occurrence(fields.source, node, fields.faults) else { continue };
+        if events.last().is_some_and(|last| last.at > occurrence.at) {
+            fields.fault(node, "the events must stand in the order of their `at`");
+        }
+        events.push(occurrence);
+    }
+    let mut expect = Vec::new();
+    let nodes = fields.list("expect");
+    // An empty list says that nothing happens.
+    let mut nothing_else = fields.required("expect").filter(|_| nodes.is_empty()).map(|node| fields.place(node));
+    for node in nodes {
+        match expectation(fields.source, node, fields.faults) {
+            Some(Some(one)) => expect.push(one),
+            Some(None) => nothing_else = Some(fields.place(node)),
+            None => {}
+        }
+    }
+    let carry_out = fields.boolean("carry_out").unwrap_or(false);
+    let until = fields.duration("until").unwrap_or_default();
+    let last = expect.iter().filter_map(|one| one.at).chain(events.last().map(|last| last.at)).max().unwrap_or_default();
+    Some(RuleCase { rules, events, expect, nothing_else, carry_out, until: until.max(last) })
+}
+
+fn occurrence(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Occurrence> {
+    let mut fields = Fields::of(source, node, "an event", faults)?;
+    let at = fields.duration("at").unwrap_or_default();
+    let what = if fields.node("webhook").is_some() {
+        call(&mut fields, "webhook").map(What::Call)
+    } else {
+        let trigger = fields.required_text("trigger");
+        let payload = Value::Object(fields.object("payload"));
+        let key = fields.text("key");
+        let late = fields.duration("late").unwrap_or_default();
+        trigger.map(|trigger| What::Event { trigger, payload, key, late })
+    };
+    let place = fields.place(node);
+    fields.finish();
+    Some(Occurrence { place, at, what: what? })
+}
+
+fn call(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Call> {
+    let sensor = reference(fields, name);
+    let headers = fields.object("headers");
+    let body = match fields.required("body")?.value() {
+        Value::String(text) => text,
+        value => value.to_string(),
+    };
+    Some(Call { sensor: sensor?, headers, body })
+}
+
+/// Something that is expected, or, as nothing within, that there is nothing else.
+fn expectation(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Option<Expectation>> {
+    let mut fields = Fields::of(source, node, "an expectation", faults)?;
+    let place = fields.place(node);
+    if fields.node("nothing_else").is_some() {
+        let said = fields.boolean("nothing_else");
+        if said == Some(false) {
+            fields.fault_here("`nothing_else: false` says nothing; leave it out");
+        }
+        fields.finish();
+        return said.map(|_| None);
+    }
+    let at = fields.duration("at");
+    let what = match (fields.node("runs").is_some(), fields.node("said").is_some()) {
+        (true, false) => {
+            let action = fields.text("runs");
+            let parameters = whole_or_part(&mut fields, "parameters", "parameters_with").map(|(_, expected)| expected);
+            action.map(|action| Expectable::Runs { action, parameters })
+        }
+        (false, true) => {
+            let channel = fields.text("channel");
+            wording(&mut fields, "said").map(|(place, text)| Expectable::Said(Said { place, channel, text }))
+        }
+        _ => {
+            fields.fault_here("an expectation is one of `runs: ACTION`, `said: TEXT` and `nothing_else: true`");
+            None
+        }
+    };
+    fields.finish();
+    Some(Some(Expectation { place, at, what: what? }))
+}
+
+/// A message: its text alone, or with its channel.
+fn said(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Said> {
+    if let Content::Scalar { value: Value::String(text), .. } = &node.content {
+        let wording = Wording::new(text).map_err(|message| faults.push(source.fault(node.line, node.column, message)));
+        return wording.ok().map(|text| Said { place: source.place(node.line, node.column), channel: None, text });
+    }
+    let mut fields = Fields::of(source, node, "a message", faults)?;
+    let channel = fields.text("channel");
+    fields.required("text");
+    let text = wording(&mut fields, "text");
+    let place = fields.place(node);
+    fields.finish();
+    Some(Said { place, channel, text: text?.1 })
+}
+
+fn sensor(fields: &mut Fields<'_, '_>) -> Option<SensorCase> {
+    let sensor = reference(fields, "sensor");
+    let call = if fields.node("body").is_some() { call(fields, "sensor") } else { None };
+    let until = fields.duration("until").unwrap_or_default();
+    let refuses = wording(fields, "refuses");
+    let emits_at = fields.node("emits").map(|node| fields.place(node));
+    let mut emits = Vec::new();
+    for node in fields.list("emits") {
+        emits.extend(emitted(fields.source, node, fields.faults));
+    }
+    if emits_at.is_none() && refuses.is_none() {
+        fields.fault_here("a case of a sensor needs `emits`, the list of its events; `emits: []` is none");
+    }
+    let last = emits.iter().filter_map(|one: &Emitted| one.at).max().unwrap_or_default();
+    let (place, sensor) = sensor?;
+    let emits_at = emits_at.unwrap_or_else(|| place.clone());
+    Some(SensorCase { sensor: (place, sensor), call, until: until.max(last), emits, emits_at, refuses })
+}
+
+fn emitted(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Emitted> {
+    let mut fields = Fields::of(source, node, "an emitted event", faults)?;
+    let at = fields.duration("at");
+    let (trigger, key) = (fields.text("trigger"), fields.text("key"));
+    let payload = whole_or_part(&mut fields, "payload", "payload_with").map(|(_, expected)| expected);
+    let place = fields.place(node);
+    fields.finish();
+    Some(Emitted { place, at, trigger, key, payload })
+}
+
+fn exchange(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Exchange> {
+    let mut fields = Fields::of(source, node, "a request", faults)?;
+    let expected = reference(&mut fields, "expect");
+    let query = whole_or_part(&mut fields, "query", "query_with").map(|(_, expected)| expected);
+    let headers = fields.node("headers").and_then(|node| {
+        let lower = fields.object("headers").into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+        Expected::new(&Value::Object(lower.collect()), Extent::Part).map_err(|message| fields.fault(node, message)).ok()
+    });
+    let json = whole_or_part(&mut fields, "json", "json_with").map(|(_, expected)| Body::Json(expected));
+    let text = wording(&mut fields, "body").map(|(_, wording)| Body::Text(wording));
+    if json.is_some() && text.is_some() {
+        fields.fault_here("`json` and `body` stand beside each other; a request has one body");
+    }
+    let times = fields.count("times").map_or(1, |times| u32::try_from(times).unwrap_or(u32::MAX));
+    let after = fields.duration("after").unwrap_or_default();
+    let reply = fields.node("reply").map(|node| reply(source, node, fields.faults));
+    let unreachable = fields.text("unreachable");
+    let answer = match (reply, unreachable) {
+        (Some(_), Some(_)) => {
+            fields.fault_here("`reply` and `unreachable` stand beside each other; a request has one of them");
+            None
+        }
+        (_, Some(why)) => Some(Answer::Unreachable(why)),
+        (Some(reply), None) => reply.map(Answer::Reply),
+        (None, None) => Some(Answer::Reply(Reply { status: 200, headers: Map::new(), body: Vec::new() })),
+    };
+    fields.finish();
+    let ((place, expected), answer) = (expected?, answer?);
+    let (line, column) = (place.line, place.column);
+    let exchange = Exchange::of(place, &expected, answer).map_err(|message| faults.push(source.fault(line, column, message))).ok()?;
+    let query = query.or(exchange.query);
+    Some(Exchange { query, headers, body: json.or(text), times, after, ..exchange })
+}
+
+fn reply(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Reply> {
+    let mut fields = Fields::of(source, node, "a reply", faults)?;
+    let status = fields.count("status").unwrap_or(200);
+    if !(100..600).contains(&status)
+        && let Some(node) = fields.node("status")
+    {
+        fields.fault(node, format!("`{status}` is no status; it lies between 100 and 599"));
+    }
+    let mut headers: Map<String, Value> =
+        fields.object("headers").into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    let body = match (fields.node("json"), fields.text("body")) {
+        (Some(_), Some(_)) => {
+            fields.fault_here("`json` and `body` stand beside each other; a reply has one body");
+            Vec::new()
+        }
+        (Some(json), None) => {
+            headers.entry("content-type").or_insert_with(|| "application/json".into());
+            json.value().to_string().into_bytes()
+        }
+        (None, body) => body.unwrap_or_default().into_bytes(),
+    };
+    fields.finish();
+    Some(Reply { status: u16::try_from(status).unwrap_or(200), headers, body })
+}
+
+/// The span of an `at`, as people write it.
+#[must_use]
+pub fn written(span: Duration) -> String {
+    let ms = span.as_millis();
+    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+}
