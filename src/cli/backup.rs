@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::access::{Access, Place};
 use super::progress::{Progress, Unit};
-use super::{Answer, Common, Failure, Output, print_json, print_line, table};
+use super::{Answer, Common, Failure, Output, print_line, printable, table};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Environment;
 use crate::store::StoreError;
@@ -70,21 +70,12 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
         "file": if standard { None } else { Some(arguments.file.display().to_string()) },
         "records": summary.records, "bytes": summary.bytes, "sequence": head.sequence, "seconds": seconds(milliseconds),
     });
-    let text = match common.output {
-        Output::Json => answer.to_string(),
-        Output::Table => format!(
-            "{}: {} records, {}, as of commit {}, in {} s",
-            arguments.file.display(),
-            summary.records,
-            table::bytes(summary.bytes),
-            head.sequence,
-            seconds(milliseconds)
-        ),
-    };
+    let (records, bytes, seconds) = (summary.records, table::bytes(summary.bytes), seconds(milliseconds));
+    let text = format!("{}: {records} records, {bytes}, as of commit {}, in {seconds} s", arguments.file.display(), head.sequence);
     match (standard, common.output) {
-        (true, _) => eprintln!("{}", super::printable(&text)),
-        (false, Output::Json) => print_json(&answer),
-        (false, Output::Table) => print_line(&text),
+        (true, Output::Table) => eprintln!("{}", printable(&text)),
+        (true, _) => eprintln!("{}", printable(&answer.to_string())),
+        (false, _) => common.show(&answer, || print_line(&text)),
     }
     Ok(Answer::Yes)
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::ApiClient;
 use super::table::time;
-use super::{Answer, Common, Failure, Output, print_line};
+use super::{Answer, Common, Failure, print_line};
 use crate::config::Environment;
 
 /// The pause before a stream that broke off is opened again.
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
     let client = ApiClient::new(common, environment)?;
-    let mut screen = Screen { seen: VecDeque::new(), channel: arguments.channel.clone(), json: common.output == Output::Json };
+    let mut screen = Screen { seen: VecDeque::new(), channel: arguments.channel.clone(), common: common.clone() };
     let mut after = screen.catch_up(&client, usize::from(arguments.last))?;
     if !arguments.follow {
         return Ok(Answer::Yes);
@@ -60,7 +60,7 @@ struct Screen {
     /// The ids shown last: the stream may repeat some.
     seen: VecDeque<String>,
     channel: Option<String>,
-    json: bool,
+    common: Common,
 }
 
 impl Screen {
@@ -100,10 +100,10 @@ impl Screen {
         if self.seen.len() > REMEMBERED {
             self.seen.pop_front();
         }
-        if self.json {
-            print_line(&message.to_string());
-            return;
-        }
+        self.common.show_next(message, || Self::print(message, channel));
+    }
+
+    fn print(message: &Value, channel: &str) {
         let text = message["text"].as_str().unwrap_or_default();
         let at = time(&message["created_at"]);
         let mut lines = text.lines();

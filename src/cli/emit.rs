@@ -5,7 +5,7 @@ use std::io::Read;
 use serde_json::{Value, json};
 
 use super::client::ApiClient;
-use super::{Answer, Common, Failure, Output, print_json, print_line, run};
+use super::{Answer, Common, Failure, print_line, run};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Args)]
@@ -36,12 +36,10 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     };
     let body = json!({"trigger": arguments.trigger, "payload": payload, "key": arguments.key, "dedup_key": arguments.dedup_key});
     let accepted = ApiClient::new(common, environment)?.post("/api/v1/events", &body)?;
-    if common.output == Output::Json {
-        print_json(&accepted);
-    } else {
+    common.show(&accepted, || {
         let duplicate = if accepted["duplicate"] == true { " (a repeat of an earlier one)" } else { "" };
         print_line(&format!("event {}{duplicate}", accepted["id"].as_str().unwrap_or_default()));
-    }
+    });
     Ok(Answer::Yes)
 }
 

@@ -4,12 +4,13 @@ use serde_json::Value;
 
 use super::client::{ApiClient, id_part};
 use super::table::{self, short, text, time};
-use super::{Answer, Common, Failure, Output, print_json, print_line, rule};
+use super::{Answer, Common, Failure, print_json, print_line, rule};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// The newest events and what they matched
+    #[command(after_help = "Examples:\n  signalman event list\n  signalman event list --trigger core.webhook --limit 5 --output json")]
     List {
         /// How many
         #[arg(long, default_value_t = 20)]
@@ -22,11 +23,13 @@ pub(super) enum Command {
         before: Option<String>,
     },
     /// One event, whole; the last six characters of its id are enough
+    #[command(after_help = "Example:\n  signalman event show 7QZK3M")]
     Show {
         /// Its id
         id: String,
     },
     /// What every rule said about an event, and why
+    #[command(after_help = "Example:\n  signalman event why 7QZK3M")]
     Why {
         /// Its id
         id: String,
@@ -42,25 +45,22 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
                 path.extend(value.map(|value| format!("&{name}={}", crate::links::percent_encode(&value, b""))));
             }
             let answer = client.get(&path)?;
-            if common.output == Output::Json {
-                print_json(&answer);
-            } else {
+            common.show(&answer, || {
                 let rows: Vec<Vec<String>> = answer["events"].as_array().into_iter().flatten().map(row).collect();
                 table::print(
                     &["id", "received", "trigger", "key", "outcome"],
                     &rows,
                     "no events yet; post one to a webhook, or try `signalman emit`",
                 );
-            }
+            });
         }
-        Command::Show { id } => print_json(&client.get(&format!("/api/v1/events/{}", id_part(&id)?))?),
+        Command::Show { id } => {
+            let answer = client.get(&format!("/api/v1/events/{}", id_part(&id)?))?;
+            common.show(&answer, || print_json(&answer));
+        }
         Command::Why { id } => {
             let answer = client.get(&format!("/api/v1/events/{}/why", id_part(&id)?))?;
-            if common.output == Output::Json {
-                print_json(&answer);
-            } else {
-                explain(&answer);
-            }
+            common.show(&answer, || explain(&answer));
         }
     }
     Ok(Answer::Yes)

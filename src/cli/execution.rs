@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 
 use super::client::{ApiClient, id_part};
 use super::table::{self, short, text, time};
-use super::{Answer, Common, Failure, Output, print_json, print_line};
+use super::{Answer, Common, Failure, print_line};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// The newest executions
+    #[command(after_help = "Examples:\n  signalman execution list\n  signalman execution list --status failed --limit 5")]
     List {
         /// How many
         #[arg(long, default_value_t = 20)]
@@ -19,11 +20,13 @@ pub(super) enum Command {
         status: Option<String>,
     },
     /// One execution, whole; the last six characters of its id are enough
+    #[command(after_help = "Examples:\n  signalman execution get 7QZK3M\n  signalman execution get 7QZK3M --output yaml")]
     Get {
         /// Its id
         id: String,
     },
     /// Stop an execution
+    #[command(after_help = "Example:\n  signalman execution cancel 7QZK3M")]
     Cancel {
         /// Its id
         id: String,
@@ -40,9 +43,8 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
         Command::Get { id } => client.get(&format!("/api/v1/executions/{}", id_part(&id)?))?,
         Command::Cancel { id } => client.post(&format!("/api/v1/executions/{}/cancel", id_part(&id)?), &json!({}))?,
     };
-    match (common.output, answer["executions"].as_array()) {
-        (Output::Json, _) => print_json(&answer),
-        (Output::Table, Some(executions)) => {
+    common.show(&answer, || match answer["executions"].as_array() {
+        Some(executions) => {
             let rows: Vec<Vec<String>> = executions.iter().map(row).collect();
             table::print(
                 &["id", "requested", "action", "status", "reason", "by"],
@@ -50,8 +52,8 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
                 "no executions yet; try `signalman run core.echo text=hi`",
             );
         }
-        (Output::Table, None) => print_one(&answer),
-    }
+        None => print_one(&answer),
+    });
     Ok(Answer::Yes)
 }
 

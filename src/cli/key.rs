@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::ApiClient;
 use super::table::{self, text};
-use super::{Answer, Common, Failure, Output, print_json, print_line};
+use super::{Answer, Common, Failure, print_line};
 use crate::config::Environment;
 use crate::engine::keys::{check_name, check_value};
 use crate::links::percent_encode;
@@ -17,6 +17,7 @@ const SHOWN_CHARACTERS: usize = 60;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// The keys and their values, by name
+    #[command(after_help = "Examples:\n  signalman key list\n  signalman key list --limit 5 --after maintenance")]
     List {
         /// How many
         #[arg(long, default_value_t = 50)]
@@ -26,11 +27,13 @@ pub(super) enum Command {
         after: Option<String>,
     },
     /// The value of a key; text as it stands, anything else as JSON
+    #[command(after_help = "Example:\n  signalman key get maintenance")]
     Get {
         /// The key
         name: String,
     },
     /// Give a key a value: text, or JSON with --json
+    #[command(after_help = "Examples:\n  signalman key set maintenance yes\n  signalman key set limit 80 --json")]
     Set {
         /// The key: letters, digits, `_`, `.` and `-`
         name: String,
@@ -42,6 +45,7 @@ pub(super) enum Command {
         json: bool,
     },
     /// Delete a key
+    #[command(after_help = "Example:\n  signalman key delete maintenance")]
     Delete {
         /// The key
         name: String,
@@ -63,16 +67,12 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
         }
         Command::Delete { name } => ApiClient::new(common, environment)?.call(Method::DELETE, &path(name)?, None)?,
     };
-    if common.output == Output::Json {
-        print_json(&answer);
-        return Ok(Answer::Yes);
-    }
-    match command {
+    common.show(&answer, || match command {
         Command::List { .. } => list(&answer),
         Command::Get { .. } => print_line(&text(&answer["value"])),
         Command::Set { name, .. } => print_line(&format!("{name} is {}", if answer["new"] == true { "new" } else { "changed" })),
         Command::Delete { name } => print_line(&format!("{name} is deleted")),
-    }
+    });
     Ok(Answer::Yes)
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Answer, Common, Failure, Output, print_json, print_line};
+use super::{Answer, Common, Failure, print_line};
 use crate::config::Environment;
 use crate::pack;
 
@@ -20,21 +20,20 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     let (site, faults) = pack::load(&common.site, environment);
     let errors = faults.0.iter().filter(|fault| !fault.warning).count();
     let warnings = faults.0.len() - errors;
-    if common.output == Output::Json {
-        let listed = faults.0.iter().map(|fault| {
-            json!({
-                "file": &*fault.place.file, "line": fault.place.line, "column": fault.place.column,
-                "message": fault.message, "hint": fault.hint, "warning": fault.warning,
-            })
-        });
-        print_json(&json!({"errors": errors, "warnings": warnings, "faults": listed.collect::<Vec<_>>()}));
-    } else {
+    let listed = faults.0.iter().map(|fault| {
+        json!({
+            "file": &*fault.place.file, "line": fault.place.line, "column": fault.place.column,
+            "message": fault.message, "hint": fault.hint, "warning": fault.warning,
+        })
+    });
+    let answer = json!({"errors": errors, "warnings": warnings, "faults": listed.collect::<Vec<_>>()});
+    common.show(&answer, || {
         for fault in &faults.0 {
             print_line(&format!("{fault}\n"));
         }
         let found = format!("{} packs, {} actions, {} rules", site.packs.len(), site.actions.len(), site.rules.len());
         print_line(&format!("{found}: {errors} errors, {warnings} warnings"));
-    }
+    });
     let fine = errors == 0 && (warnings == 0 || !arguments.strict);
     Ok(if fine { Answer::Yes } else { Answer::Misuse })
 }

@@ -11,6 +11,8 @@ mod event;
 mod execution;
 mod key;
 mod lint;
+pub mod overview;
+mod print;
 mod progress;
 mod reference;
 mod reload;
@@ -22,13 +24,15 @@ mod serve;
 mod store;
 mod table;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::Environment;
+
+use print::{Color, print_error};
+pub(crate) use print::{print_json, print_line, printable};
 
 /// What a command answers with: `0` yes or done, `1` no or failed, `2` misuse or invalid input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,9 @@ pub struct Common {
     /// How to print the answer
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+    /// When to colour; `NO_COLOR` in the environment means never
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
 }
 
 /// How to print.
@@ -105,17 +112,27 @@ pub enum Output {
     Table,
     /// For programs
     Json,
+    /// For programs and people
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the site: API, webhooks, sensors, rules, actions
+    #[command(after_help = "Examples:\n  signalman serve\n  signalman --site /srv/site serve --listen 127.0.0.1:9000")]
     Serve(serve::Arguments),
     /// Run an action and wait for its result
+    #[command(
+        after_help = "Examples:\n  signalman run core.echo text=hi\n  signalman run core.notify channel=ops text=hello --output json\n  signalman run core.echo text=hi --detach"
+    )]
     Run(run::Arguments),
     /// Emit an event, as a sensor would
+    #[command(
+        after_help = "Examples:\n  signalman emit core.webhook app=shop n:=90 --key shop\n  signalman emit core.webhook --payload '{\"app\": \"shop\"}' --dedup-key order-7"
+    )]
     Emit(emit::Arguments),
     /// Check every file of the site without running anything
+    #[command(after_help = "Examples:\n  signalman lint\n  signalman --site /srv/site lint --strict --output json")]
     Lint(lint::Arguments),
     /// List, show and explain events
     #[command(subcommand)]
@@ -133,17 +150,24 @@ enum Command {
     #[command(subcommand)]
     Sensor(sensor::Command),
     /// Read the site's files again, in a server that runs; faulty ones change nothing
+    #[command(after_help = "Example:\n  signalman reload")]
     Reload,
     /// Show what the bot says, live
+    #[command(after_help = "Examples:\n  signalman chat\n  signalman chat --follow --channel ops")]
     Chat(chat::Arguments),
     /// Write everything that is stored into one file, also while the server runs
+    #[command(after_help = "Examples:\n  signalman backup monday.backup\n  signalman backup - | gzip > monday.backup.gz")]
     Backup(backup::Arguments),
     /// Put what a backup holds into the data folder, while no server has it
+    #[command(
+        after_help = "Examples:\n  signalman restore monday.backup --replace\n  gunzip < monday.backup.gz | signalman restore - --data other"
+    )]
     Restore(restore::Arguments),
     /// Show how much is stored, look for damage, give back space
     #[command(subcommand)]
     Store(store::Command),
     /// Measure this machine: throughput, latency, memory
+    #[command(after_help = "Examples:\n  signalman bench\n  signalman bench accept latency --seconds 30 --output json")]
     Bench(bench::Arguments),
     /// Print a page of the reference, generated from the code
     #[command(hide = true)]
@@ -153,7 +177,13 @@ enum Command {
 /// Runs a command line.
 #[must_use]
 pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    if arguments.len() <= 1 {
+        eprintln!("{}", overview::text());
+        return Answer::Misuse.into();
+    }
+    let color = Color::before_reading(&arguments);
+    let read = definition().color(color.into()).try_get_matches_from(arguments);
+    let arguments = match read.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             let answer = if error.use_stderr() { Answer::Misuse } else { Answer::Yes };
@@ -163,6 +193,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
     };
     crate::telemetry::log_panics();
     let common = &arguments.common;
+    print::prepare(common.color, environment);
     let outcome = match arguments.command {
         Command::Serve(arguments) => serve::run(common, &arguments, environment),
         Command::Run(arguments) => run::run(common, &arguments, environment),
@@ -184,8 +215,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
     match outcome {
         Ok(answer) => answer.into(),
         Err(failure) => {
-            let (red, plain) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-            eprintln!("{red}error:{plain} {}", printable(&failure.message));
+            print_error(&failure.message);
             failure.answer.into()
         }
     }
@@ -194,21 +224,5 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
 /// The command line's definition, for the reference and for completions.
 #[must_use]
 pub fn definition() -> clap::Command {
-    <Arguments as clap::CommandFactory>::command()
-}
-
-/// Prints a line; a reader that has gone ends the output quietly.
-pub(crate) fn print_line(text: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout().lock(), "{}", printable(text)); // `| head` closes the pipe: that is no failure
-}
-
-/// Without control characters: data must not steer the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
-}
-
-/// Prints a value as JSON.
-pub(crate) fn print_json(value: &impl serde::Serialize) {
-    print_line(&serde_json::to_string_pretty(value).unwrap_or_default());
+    Arguments::command()
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::access::Place;
 use super::backup::{self, STANDARD, told};
 use super::progress::{Progress, Unit};
-use super::{Answer, Common, Failure, Output, print_json, print_line, table};
+use super::{Answer, Common, Failure, print_line, table};
 use crate::app::{STORE_FOLDER, restore};
 use crate::auth::TOKEN_FILE;
 use crate::clock::{Clock, SystemClock};
@@ -58,20 +58,19 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     let replaced = fill(&data, &file, started.timestamp(), head.sequence)?;
     let seconds = backup::seconds((SystemClock.now() - started).num_milliseconds());
     let store = data.join(STORE_FOLDER);
-    if common.output == Output::Json {
-        print_json(&json!({
-            "store": store.display().to_string(), "replaced": replaced.map(|path| path.display().to_string()),
-            "records": summary.records, "bytes": summary.bytes, "sequence": head.sequence, "seconds": seconds,
-        }));
-        return Ok(Answer::Yes);
-    }
-    let (records, bytes) = (summary.records, table::bytes(summary.bytes));
-    print_line(&format!("{}: {records} records, {bytes}, as of commit {}, in {seconds} s", store.display(), head.sequence));
-    if let Some(replaced) = replaced {
-        print_line(&format!("the store from before is in {}; remove it when you do not need it any more", replaced.display()));
-    }
-    let token = data.join(TOKEN_FILE);
-    print_line(&format!("the next start writes a new admin token to {}, unless the token of the backup is there", token.display()));
+    let answer = json!({
+        "store": store.display().to_string(), "replaced": replaced.as_ref().map(|path| path.display().to_string()),
+        "records": summary.records, "bytes": summary.bytes, "sequence": head.sequence, "seconds": seconds,
+    });
+    common.show(&answer, || {
+        let (records, bytes) = (summary.records, table::bytes(summary.bytes));
+        print_line(&format!("{}: {records} records, {bytes}, as of commit {}, in {seconds} s", store.display(), head.sequence));
+        if let Some(replaced) = replaced {
+            print_line(&format!("the store from before is in {}; remove it when you do not need it any more", replaced.display()));
+        }
+        let token = data.join(TOKEN_FILE);
+        print_line(&format!("the next start writes a new admin token to {}, unless the token of the backup is there", token.display()));
+    });
     Ok(Answer::Yes)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::client::ApiClient;
-use super::{Answer, Common, Failure, Output, execution, print_json};
+use super::{Answer, Common, Failure, execution};
 use crate::config::Environment;
 
 /// How often to look whether it has ended.
@@ -33,11 +33,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
         std::thread::sleep(POLL);
         seen = client.get(&path)?;
     }
-    if common.output == Output::Json {
-        print_json(&seen);
-    } else {
-        execution::print_one(&seen);
-    }
+    common.show(&seen, || execution::print_one(&seen));
     let fine = arguments.detach || seen["status"] == "succeeded";
     Ok(if fine { Answer::Yes } else { Answer::No })
 }

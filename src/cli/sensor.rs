@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::client::ApiClient;
 use super::table::{self, text, time};
-use super::{Answer, Common, Failure, Output, print_json};
+use super::{Answer, Common, Failure, print_json};
 use crate::config::Environment;
 
 /// How much of the last error stands in the list, in characters.
@@ -13,8 +13,10 @@ const ERROR_CHARACTERS: usize = 100;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Every sensor and how it does
+    #[command(after_help = "Example:\n  signalman sensor list")]
     List,
     /// One sensor, whole
+    #[command(after_help = "Example:\n  signalman sensor show alertmanager.alertmanager")]
     Show {
         /// Its name, `pack.name`
         sensor: String,
@@ -26,16 +28,15 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
     match command {
         Command::List => {
             let answer = client.get("/api/v1/sensors")?;
-            if common.output == Output::Json {
-                print_json(&answer);
-            } else {
+            common.show(&answer, || {
                 let rows: Vec<Vec<String>> = answer["sensors"].as_array().into_iter().flatten().map(row).collect();
                 let head = ["sensor", "kind", "trigger", "state", "since", "events", "last event", "error"];
                 table::print(&head, &rows, "the site has no sensors");
-            }
+            });
         }
         Command::Show { sensor } => {
-            print_json(&client.get(&format!("/api/v1/sensors/{}", crate::links::percent_encode(&sensor, b"")))?);
+            let answer = client.get(&format!("/api/v1/sensors/{}", crate::links::percent_encode(&sensor, b"")))?;
+            common.show(&answer, || print_json(&answer));
         }
     }
     Ok(Answer::Yes)

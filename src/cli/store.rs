@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::access::{ADVICE, Access, Found, Place, told};
 use super::client::ApiClient;
 use super::progress::{Progress, Unit};
-use super::{Answer, Common, Failure, Output, print_json, print_line, table};
+use super::{Answer, Common, Failure, print_line, table};
 use crate::app;
 use crate::config::Environment;
 use crate::store::{Damage, Stat};
@@ -18,6 +18,7 @@ use crate::store::{Damage, Stat};
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// How much there is of what, and what it takes on disk
+    #[command(after_help = "Examples:\n  signalman store stat\n  signalman store stat --databases")]
     Stat {
         /// Also every database
         #[arg(long)]
@@ -26,11 +27,13 @@ pub(super) enum Command {
         place: Place,
     },
     /// Read everything and tell what is damaged
+    #[command(after_help = "Example:\n  signalman store check")]
     Check {
         #[command(flatten)]
         place: Place,
     },
     /// Give back what space there is to give back
+    #[command(after_help = "Example:\n  signalman store compact")]
     Compact {
         #[command(flatten)]
         place: Place,
@@ -38,23 +41,23 @@ pub(super) enum Command {
 }
 
 pub(super) fn run(common: &Common, command: &Command, environment: &Environment) -> Result<Answer, Failure> {
-    let json = common.output == Output::Json;
     match command {
-        Command::Stat { databases, place } => stat(&Access::of(common, place, environment)?, *databases, json),
-        Command::Check { place } => check(Found::of(common, place, environment)?, json),
-        Command::Compact { place } => compact(&Access::of(common, place, environment)?, json),
+        Command::Stat { databases, place } => stat(&Access::of(common, place, environment)?, *databases, common),
+        Command::Check { place } => check(Found::of(common, place, environment)?, common),
+        Command::Compact { place } => compact(&Access::of(common, place, environment)?, common),
     }
 }
 
-fn stat(access: &Access, databases: bool, json: bool) -> Result<Answer, Failure> {
+fn stat(access: &Access, databases: bool, common: &Common) -> Result<Answer, Failure> {
     let stat: Stat = match access {
         Access::Server(client) => understood(client.get("/api/v1/store/stat")?)?,
         Access::Folder(opened) => opened.maintenance.stat().map_err(told)?,
     };
-    if json {
-        print_json(&json!(stat));
-        return Ok(Answer::Yes);
-    }
+    common.show(&stat, || print_stat(&stat, databases));
+    Ok(Answer::Yes)
+}
+
+fn print_stat(stat: &Stat, databases: bool) {
     let kinds: Vec<Vec<String>> = stat
         .kinds
         .iter()
@@ -85,12 +88,11 @@ fn stat(access: &Access, databases: bool, json: bool) -> Result<Answer, Failure>
     print_line("");
     let free = stat.free_bytes.map(|bytes| format!(", {} free", table::bytes(bytes))).unwrap_or_default();
     let (live, disk) = (table::bytes(stat.live_bytes), table::bytes(stat.disk_bytes));
-    print_line(&format!("{live} live, {disk} on disk ({}){free}", ratio(&stat)));
+    print_line(&format!("{live} live, {disk} on disk ({}){free}", ratio(stat)));
     print_line(&format!("{} databases, engine {}, format {}, commit {}", stat.databases.len(), stat.engine, stat.format, stat.sequence));
-    if let Some(failure) = stat.failure {
+    if let Some(failure) = &stat.failure {
         print_line(&format!("nothing can be written: {failure}"));
     }
-    Ok(Answer::Yes)
 }
 
 /// How many times what is live is on disk.
@@ -99,7 +101,7 @@ fn ratio(stat: &Stat) -> String {
     format!("{}.{} times", tenths / 10, tenths % 10)
 }
 
-fn check(found: Found, json: bool) -> Result<Answer, Failure> {
+fn check(found: Found, common: &Common) -> Result<Answer, Failure> {
     #[derive(Deserialize)]
     struct Checked {
         damage: Vec<Damage>,
@@ -110,20 +112,17 @@ fn check(found: Found, json: bool) -> Result<Answer, Failure> {
         Found::Folder(site, _lock) => app::examine(&site, &mut showing(&progress)).map_err(told)?,
     };
     drop(progress);
-    if json {
-        print_json(&json!({"damage": damage}));
-    } else if damage.is_empty() {
-        print_line("no damage");
-    } else {
+    common.show(&json!({"damage": damage}), || {
         for Damage { database, lane, what } in &damage {
             print_line(&format!("database {database} ({lane}): {what}"));
         }
-        print_line(&format!("{} found; {ADVICE}", damage.len()));
-    }
+        let said = if damage.is_empty() { "no damage".into() } else { format!("{} found; {ADVICE}", damage.len()) };
+        print_line(&said);
+    });
     Ok(if damage.is_empty() { Answer::Yes } else { Answer::No })
 }
 
-fn compact(access: &Access, json: bool) -> Result<Answer, Failure> {
+fn compact(access: &Access, common: &Common) -> Result<Answer, Failure> {
     #[derive(Deserialize)]
     struct Compacted {
         before: u64,
@@ -140,11 +139,9 @@ fn compact(access: &Access, json: bool) -> Result<Answer, Failure> {
         }
     };
     drop(progress);
-    if json {
-        print_json(&json!({"before": before, "after": after}));
-    } else {
+    common.show(&json!({"before": before, "after": after}), || {
         print_line(&format!("{} on disk before, {} now", table::bytes(before), table::bytes(after)));
-    }
+    });
     Ok(Answer::Yes)
 }
 

@@ -41,7 +41,7 @@ pub async fn load(store: &dyn Store) -> Result<Switches, StoreError> {
 /// When that cannot be stored.
 pub async fn follow_files(
     store: &dyn Store,
-    rules: &[CompiledRule],
+    rules: &[Arc<CompiledRule>],
     switches: &Switches,
     now: DateTime<Utc>,
 ) -> Result<Switches, StoreError> {

@@ -1,9 +1,11 @@
 //! Actions: the metadata file and the script beside it.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::files::{read_text, relative, stem};
+use super::kinds::{Kind, PackFile, Reading};
 use super::manifest::is_name;
-use super::site::{read_text, relative, stem};
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Key, Node};
@@ -13,7 +15,16 @@ use crate::runners::{self, RunnerKind};
 /// The most further attempts that an action may ask for.
 const MAX_RETRIES: u64 = 100;
 
-pub(super) fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, file: &Path, faults: &mut Faults) -> Option<Action> {
+/// Actions.
+pub(super) const KIND: Kind = Kind::yaml("actions", "an action", read_file);
+
+fn read_file(file: &PackFile, reading: &mut Reading<'_>) {
+    let Some(node) = file.yaml(reading.faults) else { return };
+    let action = read(&file.source, &node, &reading.pack.reference, reading.root, &file.path, reading.faults);
+    reading.contents.actions.extend(action.map(Arc::new));
+}
+
+fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, file: &Path, faults: &mut Faults) -> Option<Action> {
     let mut fields = Fields::of(source, node, "an action", faults)?;
     let name = name(&mut fields, &stem(file));
     let description = fields.text("description").unwrap_or_default();

@@ -4,11 +4,14 @@
 
 mod action;
 mod capabilities;
+mod files;
+mod kinds;
 mod manifest;
 pub mod rule;
 mod sensor;
 mod site;
 mod timers;
+mod trigger;
 mod window;
 
 use std::collections::BTreeMap;
@@ -41,7 +44,7 @@ pub struct Site {
     /// Sensors, webhooks among them, and the timers that rules ask for.
     pub sensors: Vec<SensorDefinition>,
     /// Rules.
-    pub rules: Vec<CompiledRule>,
+    pub rules: Vec<Arc<CompiledRule>>,
 }
 
 impl Site {

@@ -1,12 +1,16 @@
 //! Rules: the file, compiled, and its parameters checked against the action.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::Site;
 use super::action::{name, unknown_parameter};
+use super::files::fault_at;
+use super::kinds::{Kind, PackFile, Reading};
 use super::window::{read_throttle, read_window};
-use crate::document::fault::SourceFile;
+use crate::document::fault::{SourceFile, nearest};
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Key, Node};
 use crate::model::action::{Action, cast};
@@ -20,6 +24,46 @@ use crate::template::value::ValueTemplate;
 
 /// The highest ceiling of a rule.
 const MOST_IN_A_MINUTE: u64 = 1_000_000;
+
+/// Rules.
+pub(super) const KIND: Kind = Kind { at_site: true, check, ..Kind::yaml("rules", "a rule", read_file) };
+
+fn read_file(file: &PackFile, reading: &mut Reading<'_>) {
+    let Some(node) = file.yaml(reading.faults) else { return };
+    let Some(mut compiled) = read(&file.source, &node, &reading.pack.reference, &file.stem, reading.faults) else { return };
+    compiled.rule.share(reading.names);
+    reading.contents.rules.push(Arc::new(compiled));
+}
+
+/// What rules refer to is there, and what they give fits it.
+fn check(site: &Site, root: &Path, faults: &mut Faults) {
+    for compiled in &site.rules {
+        let rule = &compiled.rule;
+        let mut missing = |what: &str, place: &Place, name: &str, known: &mut dyn Iterator<Item = &String>| {
+            let mut fault = fault_at(root, place, format!("rule `{}`: there is no {what} `{name}`", rule.reference));
+            if let Some(nearest) = nearest(name, known.map(String::as_str)) {
+                fault = fault.hint(format!("did you mean `{nearest}`?"));
+            }
+            faults.push(fault);
+        };
+        if !site.triggers.contains_key(&*rule.trigger) {
+            missing("trigger", &rule.place(rule.trigger_at), &rule.trigger, &mut site.triggers.keys());
+        }
+        if let Some(notify) = &rule.notify
+            && !site.config.channels.contains_key(&notify.value.channel)
+        {
+            missing("channel", &rule.place(notify.at), &notify.value.channel, &mut site.config.channels.keys());
+        }
+        match site.actions.get(&*rule.action) {
+            None => missing("action", &rule.place(rule.action_at), &rule.action, &mut site.actions.keys()),
+            Some(action) => {
+                for (message, place) in check_parameters(rule, action) {
+                    faults.push(fault_at(root, &place, message));
+                }
+            }
+        }
+    }
+}
 
 /// Reads one rule. Faults are collected; a rule comes back only if it could run.
 pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &mut Faults) -> Option<CompiledRule> {

@@ -1,39 +1,68 @@
-//! Triggers and sensors, webhooks among them.
+//! Sensors, webhooks among them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
+use super::Site;
 use super::action::name;
-use super::site::{read_text, relative, stem};
-use crate::config::{Reader, warn_if_short};
-use crate::document::fault::SourceFile;
-use crate::document::fields::{Faults, Fields};
+use super::files::{fault_at, read_text, relative, stem};
+use super::kinds::{Kind, PackFile, Reading};
+use crate::config::{self, Reader, warn_if_short};
+use crate::document::fault::{SourceFile, nearest};
+use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Node};
 use crate::model::action::Script;
 use crate::model::pack::Pack;
-use crate::model::sensor::{Polling, SensorDefinition, SensorKind, Trigger, WebhookAuth};
+use crate::model::place::Place;
+use crate::model::sensor::{Polling, SensorDefinition, SensorKind, WebhookAuth};
 use crate::sensors::{self, SetupFault, webhooks};
 use crate::template::value::{Scope, ValueTemplate};
 
-pub(super) fn read_trigger(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &mut Faults) -> Option<Trigger> {
-    let mut fields = Fields::of(source, node, "a trigger", faults)?;
-    let name = name(&mut fields, stem);
-    let description = fields.text("description").unwrap_or_default();
-    if let Some(node) = fields.node("durability")
-        && fields.word("durability", &["journal", "volatile"]) == Some("volatile")
-    {
-        fields.fault(node, "volatile triggers are not carried out by this version; remove the line, and every event is kept");
+/// Sensors.
+pub(super) const KIND: Kind = Kind { check, ..Kind::yaml("sensors", "a sensor", read_file) };
+
+fn read_file(file: &PackFile, reading: &mut Reading<'_>) {
+    let Some(node) = file.yaml(reading.faults) else { return };
+    let origin = Origin { pack: reading.pack, file: &file.path, reader: reading.reader, time_zone: reading.time_zone };
+    let read = read(&file.source, &node, &origin, reading.faults);
+    reading.contents.sensors.extend(read);
+}
+
+/// Every trigger of a sensor is there, and every webhook has a name of its own.
+fn check(site: &Site, root: &Path, faults: &mut Faults) {
+    let mut webhooks: BTreeMap<&str, &Place> = BTreeMap::new();
+    for sensor in &site.sensors {
+        let mut triggers = vec![sensor.trigger.as_str()];
+        if let SensorKind::Polling(polling) = &sensor.kind {
+            triggers.extend(sensors::kind(&polling.kind).map_or(&[] as &[&str], |kind| kind.also));
+        }
+        for trigger in triggers.into_iter().filter(|trigger| !site.triggers.contains_key(*trigger)) {
+            let mut fault = fault_at(root, &sensor.place, format!("there is no trigger `{trigger}`"));
+            if let Some(nearest) = nearest(trigger, site.triggers.keys().map(String::as_str)) {
+                fault = fault.hint(format!("did you mean `{nearest}`?"));
+            }
+            faults.push(fault);
+        }
+        if let SensorKind::Webhook { name, .. } = &sensor.kind
+            && let Some(first) = webhooks.insert(name, &sensor.place)
+        {
+            faults.push(fault_at(root, &sensor.place, format!("the webhook `{name}` exists already, in {}", first.file)));
+        }
     }
-    let payload_schema = Value::Object(fields.object("payload_schema"));
-    fields.finish();
-    Some(Trigger { reference: format!("{pack}.{}", name?), description, payload_schema })
+    let names: Vec<&str> = webhooks.keys().copied().collect();
+    for (name, line, column) in site.config.open_webhooks_at.iter().filter(|(name, ..)| !names.contains(&name.as_str())) {
+        let place = Place { file: config::FILE.into(), line: *line, column: *column };
+        let fault = fault_at(root, &place, format!("`open_webhooks`: there is no webhook `{name}`"));
+        faults.push(fault.hint(did_you_mean(name, &names)));
+    }
 }
 
 /// Where a sensor comes from.
-pub(super) struct Origin<'o> {
+struct Origin<'o> {
     /// Its pack.
     pub pack: &'o Arc<Pack>,
     /// Its file.
@@ -44,7 +73,7 @@ pub(super) struct Origin<'o> {
     pub time_zone: Tz,
 }
 
-pub(super) fn read(source: &SourceFile, node: &Node, origin: &Origin<'_>, faults: &mut Faults) -> Option<SensorDefinition> {
+fn read(source: &SourceFile, node: &Node, origin: &Origin<'_>, faults: &mut Faults) -> Option<SensorDefinition> {
     let mut fields = Fields::of(source, node, "a sensor", faults)?;
     let (pack, stem) = (origin.pack, stem(origin.file));
     let name = name(&mut fields, &stem);

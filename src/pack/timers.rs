@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Site;
-use super::site::fault_at;
+use super::files::fault_at;
 use crate::document::fields::Faults;
 use crate::model::hash::Revision;
 use crate::model::pack::Pack;
@@ -43,7 +43,7 @@ fn asked(compiled: &CompiledRule) -> Option<Asked> {
 pub(super) fn add(site: &mut Site, root: &Path, faults: &mut Faults) {
     let pack = site.packs.get("core").cloned().unwrap_or_else(|| Arc::new(Pack::named("core")));
     let mut added: Vec<(Asked, Vec<String>, SensorDefinition)> = Vec::new();
-    for asked in site.rules.iter().filter_map(asked) {
+    for asked in site.rules.iter().filter_map(|rule| asked(rule)) {
         if site.sensors.iter().any(|sensor| serves(sensor, &asked)) {
             continue;
         }

@@ -344,7 +344,7 @@ pub struct RuleBook {
 impl RuleBook {
     /// Puts rules together. Which of them are not to be tried is said to [`super::judge::judge`] each time.
     #[must_use]
-    pub fn new(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
+    pub fn new<R: Into<Arc<CompiledRule>>>(rules: impl IntoIterator<Item = R>) -> Self {
         let mut book = Self::unindexed(rules);
         book.shelves = book.shelves.into_iter().map(|(trigger, shelf)| (trigger, shelf.indexed())).collect();
         book
@@ -352,8 +352,8 @@ impl RuleBook {
 
     /// The same without an index: every rule of a trigger is tried for each of its events. To compare with.
     #[must_use]
-    pub fn unindexed(rules: impl IntoIterator<Item = CompiledRule>) -> Self {
-        let mut rules: Vec<_> = rules.into_iter().map(Arc::new).collect();
+    pub fn unindexed<R: Into<Arc<CompiledRule>>>(rules: impl IntoIterator<Item = R>) -> Self {
+        let mut rules: Vec<Arc<CompiledRule>> = rules.into_iter().map(Into::into).collect();
         rules.sort_by(|a, b| a.rule.reference.cmp(&b.rule.reference));
         debug_assert!(rules.is_sorted_by(|a, b| a.rule.reference < b.rule.reference), "no two rules have one name");
         let mut book = Self { rules, shelves: HashMap::default() };

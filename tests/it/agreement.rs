@@ -147,7 +147,7 @@ impl Round {
         let many = *random.of(&[2, 5, 20, 40, 60]);
         let rules: Vec<Rule> = (0..many).map(|number| rule(random, &odds, number)).collect();
         let compiled = || rules.iter().map(|rule| CompiledRule::compile(rule.clone()).unwrap());
-        loaded.rules = compiled().collect();
+        loaded.rules = compiled().map(Arc::new).collect();
         let (store, clock) = (memory(&MemorySpace::default()), SimulatedClock::at(DateTime::from_timestamp(1_700_000_000, 0).unwrap()));
         let parts = Parts::real(Arc::clone(&store), Arc::new(clock.clone()), Arc::new(IdSource::seeded(random.0))).unwrap();
         let app = app::start(loaded, parts).await.unwrap();

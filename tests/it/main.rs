@@ -32,6 +32,7 @@ mod services;
 mod stackstorm;
 mod steps;
 mod store_cli;
+mod surface;
 mod tidy;
 mod vectors;
 mod windows;

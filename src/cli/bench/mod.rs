@@ -13,7 +13,7 @@ mod windows;
 
 use serde_json::{Value, json};
 
-use super::{Answer, Common, Failure, Output, print_json, print_line};
+use super::{Answer, Common, Failure, Output, print_line};
 use crate::config::Environment;
 
 /// Measures with the load generator on the same machine as the server: on few cores both share them.
@@ -118,10 +118,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
         let figures = figures.map_err(|error| Failure::failed(format!("{}: {error}", scenario.name())))?;
         show(common, scenario.name(), figures, &mut all);
     }
-    if common.output == Output::Json {
-        let machine = json!({"cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get)});
-        print_json(&json!({"machine": machine, "version": env!("CARGO_PKG_VERSION"), "figures": all}));
-    }
+    let machine = json!({"cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get)});
+    // For people each scenario has been shown when it was done.
+    common.show(&json!({"machine": machine, "version": env!("CARGO_PKG_VERSION"), "figures": all}), || {});
     Ok(Answer::Yes)
 }
 

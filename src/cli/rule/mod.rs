@@ -8,24 +8,28 @@ use serde_json::Value;
 
 use super::client::{ApiClient, id_part};
 use super::table::{self, text, time};
-use super::{Answer, Common, Failure, Output, print_json, print_line};
+use super::{Answer, Common, Failure, print_line};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// The rules, whether they are tried, and who says so
+    #[command(after_help = "Examples:\n  signalman rule list\n  signalman rule list --output yaml")]
     List,
     /// Switch a rule on; it stays on until its file's `enabled` changes
+    #[command(after_help = "Example:\n  signalman rule enable default.alert_to_chat")]
     Enable {
         /// The rule, `pack.name`
         rule: String,
     },
     /// Switch a rule off; it stays off until its file's `enabled` changes
+    #[command(after_help = "Example:\n  signalman rule disable default.alert_to_chat")]
     Disable {
         /// The rule, `pack.name`
         rule: String,
     },
     /// What a rule waits for: its open windows and throttles, key by key
+    #[command(after_help = "Example:\n  signalman rule windows default.scale_out_on_load")]
     Windows {
         /// The rule, `pack.name`
         rule: String,
@@ -34,8 +38,12 @@ pub(super) enum Command {
         limit: usize,
     },
     /// Try a rule file: on an event file without a server, or on the events that the server has stored
+    #[command(
+        after_help = "Examples:\n  signalman rule test --rule rules/restart_on_alert.yaml --event event.json\n  signalman rule test --rule rules/restart_on_alert.yaml --since 24h"
+    )]
     Test(test::Arguments),
     /// Why a rule matched an event, or did not
+    #[command(after_help = "Example:\n  signalman rule why default.restart_on_alert 7QZK3M")]
     Why {
         /// The rule, `pack.name`
         rule: String,
@@ -54,11 +62,7 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
         Command::Why { rule, event } => {
             let path = format!("/api/v1/rules/{}/why/{}", rule_part(&rule)?, id_part(&event)?);
             let answer = ApiClient::new(common, environment)?.get(&path)?;
-            if common.output == Output::Json {
-                print_json(&answer);
-            } else {
-                print_why(&answer);
-            }
+            common.show(&answer, || print_why(&answer));
             Ok(if answer["matched"] == true { Answer::Yes } else { Answer::No })
         }
     }
@@ -76,10 +80,11 @@ fn rule_part(name: &str) -> Result<&str, Failure> {
 
 fn list(common: &Common, client: &ApiClient) -> Result<Answer, Failure> {
     let answer = client.get("/api/v1/rules")?;
-    if common.output == Output::Json {
-        print_json(&answer);
-        return Ok(Answer::Yes);
-    }
+    common.show(&answer, || print_list(&answer));
+    Ok(Answer::Yes)
+}
+
+fn print_list(answer: &Value) {
     let row = |rule: &Value| {
         let keys = rule["keys"]["window"].as_u64().unwrap_or(0) + rule["keys"]["throttle"].as_u64().unwrap_or(0);
         let keys = if keys == 0 { String::new() } else { keys.to_string() };
@@ -89,7 +94,6 @@ fn list(common: &Common, client: &ApiClient) -> Result<Answer, Failure> {
     let rows: Vec<Vec<String>> = answer["rules"].as_array().into_iter().flatten().map(row).collect();
     let head = ["rule", "state", "trigger", "action", "held back by", "keys", "switched", "file"];
     table::print(&head, &rows, "no rules yet; put a file into rules/");
-    Ok(Answer::Yes)
 }
 
 fn phrases(list: &Value) -> String {
@@ -108,12 +112,10 @@ fn switched(rule: &Value) -> String {
 fn switch(common: &Common, rule: &str, verb: &str, environment: &Environment) -> Result<Answer, Failure> {
     let path = format!("/api/v1/rules/{}/{verb}", rule_part(rule)?);
     let answer = ApiClient::new(common, environment)?.post(&path, &Value::Null)?;
-    if common.output == Output::Json {
-        print_json(&answer);
-    } else {
+    common.show(&answer, || {
         let already = if answer["changed"] == true { "is" } else { "was already" };
         print_line(&format!("{} {already} {verb}d{}", text(&answer["ref"]), standing(&answer)));
-    }
+    });
     Ok(Answer::Yes)
 }
 
@@ -129,13 +131,14 @@ fn standing(rule: &Value) -> String {
 fn windows(common: &Common, rule: &str, limit: usize, environment: &Environment) -> Result<Answer, Failure> {
     let path = format!("/api/v1/rules/{}/windows?limit={limit}", rule_part(rule)?);
     let answer = ApiClient::new(common, environment)?.get(&path)?;
-    if common.output == Output::Json {
-        print_json(&answer);
-        return Ok(Answer::Yes);
-    }
+    common.show(&answer, || print_windows(&answer));
+    Ok(Answer::Yes)
+}
+
+fn print_windows(answer: &Value) {
     if answer["has_windows"] != true {
         print_line(&format!("{} has no window and no throttle: every event that holds counts by itself", text(&answer["ref"])));
-        return Ok(Answer::Yes);
+        return;
     }
     print_line(&format!("{} ({}): {}", text(&answer["ref"]), text(&answer["state"]), phrases(&answer["held_back_by"])));
     let key = |open: &Value| if open["key"] == "" { "(all)".to_string() } else { text(&open["key"]) };
@@ -145,7 +148,6 @@ fn windows(common: &Common, rule: &str, limit: usize, environment: &Environment)
     if let Some(more @ 1..) = answer["more"].as_u64() {
         print_line(&format!("and {more} more; --limit shows up to 1000"));
     }
-    Ok(Answer::Yes)
 }
 
 /// Reasons of rules that hold, and wait.

@@ -7,7 +7,7 @@ use super::file;
 use super::test::Arguments;
 use crate::cli::client::ApiClient;
 use crate::cli::table::{self, short, text, time};
-use crate::cli::{Answer, Common, Failure, Output, print_json, print_line};
+use crate::cli::{Answer, Common, Failure, print_line};
 use crate::config::Environment;
 
 pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
@@ -16,11 +16,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
         "since": arguments.since, "until": arguments.until, "limit": arguments.limit,
     });
     let answer = ApiClient::new(common, environment)?.wait(Method::POST, "/api/v1/rules/test", Some(&body))?;
-    if common.output == Output::Json {
-        print_json(&answer);
-    } else {
-        print(&answer);
-    }
+    common.show(&answer, || print(&answer));
     Ok(if answer["matched"].as_u64() > Some(0) { Answer::Yes } else { Answer::No })
 }
 

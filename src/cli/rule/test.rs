@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{file, print_why, since};
 use crate::cli::table::text;
-use crate::cli::{Answer, Common, Failure, Output, print_json, print_line};
+use crate::cli::{Answer, Common, Failure, print_line};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Environment};
 use crate::model::action::{Action, bind, masked};
@@ -105,11 +105,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
         not_applied: not_applied(&compiled.rule),
         keys_missing,
     };
-    if common.output == Output::Json {
-        print_json(&answer);
-    } else {
-        print(&answer, &verdict);
-    }
+    common.show(&answer, || print(&answer, &verdict));
     Ok(if verdict.matched { Answer::Yes } else { Answer::No })
 }
 
