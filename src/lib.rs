@@ -26,4 +26,5 @@ pub mod engine;
 pub mod auth;
 pub mod api;
 pub mod app;
+pub mod packtest;
 pub mod cli;

@@ -12,6 +12,7 @@ mod execution;
 mod key;
 mod lint;
 pub mod overview;
+mod pack;
 mod print;
 mod progress;
 mod reference;
@@ -149,6 +150,9 @@ enum Command {
     /// List and show sensors, and how they do
     #[command(subcommand)]
     Sensor(sensor::Command),
+    /// Begin and test packs
+    #[command(subcommand)]
+    Pack(pack::Command),
     /// Read the site's files again, in a server that runs; faulty ones change nothing
     #[command(after_help = "Example:\n  signalman reload")]
     Reload,
@@ -204,6 +208,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Execution(command) => execution::run(common, command, environment),
         Command::Key(command) => key::run(common, command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
+        Command::Pack(command) => pack::run(common, &command),
         Command::Reload => reload::run(common, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
         Command::Backup(arguments) => backup::run(common, &arguments, environment),

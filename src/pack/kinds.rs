@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use super::{Site, action, rule, sensor, trigger};
+use super::{Site, action, rule, sensor, test, trigger};
 use crate::config::Reader;
 use crate::document::fault::SourceFile;
 use crate::document::fields::Faults;
@@ -28,7 +28,7 @@ pub(super) const KINDS: &[&Kind] = &[
     &later("aliases", "an alias"),
     &later("policies", "a policy"),
     &Kind { extensions: &["hbs"], ..later("templates", "a template") },
-    &later("tests", "a test"),
+    &test::KIND,
     &Kind { at_site: true, ..later("workflows", "a workflow") },
 ];
 

@@ -4,12 +4,13 @@
 
 mod action;
 mod capabilities;
-mod files;
+pub mod files;
 mod kinds;
 mod manifest;
 pub mod rule;
 mod sensor;
 mod site;
+pub mod test;
 mod timers;
 mod trigger;
 mod window;
@@ -28,10 +29,13 @@ use crate::model::secret::Masks;
 use crate::model::sensor::{SensorDefinition, SensorKind, Trigger, WebhookAuth};
 use crate::rule::book::CompiledRule;
 
+pub use manifest::is_name;
+
 /// The pack of files directly in the site's `rules/`.
 pub const DEFAULT_PACK: &str = "default";
 
 /// Everything a site's authors wrote, checked.
+#[derive(Clone)]
 pub struct Site {
     /// The settings.
     pub config: SiteConfig,
@@ -64,8 +68,15 @@ impl Site {
 /// Reads a whole site. The site is complete only if [`Faults::allow`] says so.
 #[must_use]
 pub fn load(folder: &Path, environment: &Environment) -> (Site, Faults) {
+    load_with(folder, environment, |_| {})
+}
+
+/// The same with other settings than those that `signalman.yaml` gives.
+#[must_use]
+pub fn load_with(folder: &Path, environment: &Environment, change: impl FnOnce(&mut SiteConfig)) -> (Site, Faults) {
     let mut faults = Faults::default();
-    let config = config::load(folder, environment, &mut faults);
+    let mut config = config::load(folder, environment, &mut faults);
+    change(&mut config);
     let site = site::read(folder, config, environment, &mut faults);
     let masks = site.masks();
     for fault in &mut faults.0 {

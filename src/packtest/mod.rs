@@ -1,13 +1,12 @@
 //! Pack tests: the cases of `packs/NAME/tests/*.yaml`, played on the engine itself, in simulated time, without a network.
 //!
-//! [`read`] reads the files, [`plan`] finds them and loads the site for them, [`stage`] is where a case is played, [`play`] plays and checks
+//! `pack::test` reads the files, [`plan`] finds them and loads the site for them, [`stage`] is where a case is played, [`play`] plays and checks
 //! it, [`report`] tells. Nothing here is part of a site that serves.
 
-pub mod case;
 pub mod diff;
+pub mod junit;
 pub mod plan;
 pub mod play;
-pub mod read;
 pub mod report;
 pub mod stage;
 

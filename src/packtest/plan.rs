@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::case::{Call, Case, Expectable, Settings, Subject, TestFile, What};
-use super::read;
 use crate::config::{Environment, FILE, PackConfig, SiteConfig};
 use crate::document::fault::{Fault, SourceFile};
 use crate::document::fields::{Faults, did_you_mean};
 use crate::model::message::Destination;
 use crate::model::place::Place;
+use crate::model::rule::Mode;
+use crate::model::sensor::{SensorKind, WebhookAuth};
+use crate::pack::files::{file_name, files, folders, open};
+use crate::pack::test::{Call, Case, Expectable, Settings, Subject, TestFile, What, read};
 use crate::pack::{self, Site};
+use crate::rule::book::CompiledRule;
 
 /// The folder of a pack that holds its tests.
 pub const FOLDER: &str = "tests";
@@ -53,16 +56,16 @@ impl Plan {
     pub fn read(choice: &Choice<'_>) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let packs = chosen(choice, &mut faults);
-        let mut files = Vec::new();
+        let mut read_files = Vec::new();
         for pack in packs {
-            for path in pack::test_files(&choice.site.join("packs").join(&pack).join(FOLDER)) {
-                if let Some((source, node)) = pack::open(choice.site, &path, &mut faults) {
-                    files.extend(read::read(&source, &node, &pack, &mut faults).map(|file| (source, file)));
+            for path in files(&choice.site.join("packs").join(&pack).join(FOLDER), &["yaml", "yml"]) {
+                if let Some((source, node)) = open(choice.site, &path, &mut faults) {
+                    read_files.extend(read::read(&source, &node, &pack, &mut faults).map(|file| (source, file)));
                 }
             }
         }
         let mut groups = Vec::new();
-        for (source, file) in files {
+        for (source, file) in read_files {
             group(choice, &source, file, &mut groups, &mut faults);
         }
         faults.0.sort_by(|a, b| a.place.cmp(&b.place));
@@ -85,7 +88,7 @@ impl Plan {
 
 /// The packs that are to be tested.
 fn chosen(choice: &Choice<'_>, faults: &mut Faults) -> Vec<String> {
-    let all = pack::folder_names(&choice.site.join("packs"));
+    let all: Vec<String> = folders(&choice.site.join("packs")).iter().map(|folder| file_name(folder)).collect();
     if choice.packs.is_empty() {
         return all;
     }
@@ -217,18 +220,25 @@ pub fn site_for(site: &Site, case: &Case) -> Site {
         Subject::Rules(of) => of.rules.iter().map(|(_, rule)| rule.as_str()).collect(),
         Subject::Action(_) | Subject::Sensor(_) => Vec::new(),
     };
-    // A rule is tried as if it were switched on and in earnest: that is what its author wants to know before doing so.
-    let tried = site.rules.iter().filter(|rule| rules.contains(&&*rule.rule.reference)).filter_map(|rule| rule.in_earnest());
-    site.rules = tried.map(Arc::new).collect();
+    site.rules.retain(|rule| rules.contains(&&*rule.rule.reference));
+    for rule in &mut site.rules {
+        in_earnest(rule);
+    }
     let sensors: Vec<&str> = match &case.subject {
         Subject::Sensor(of) => vec![of.sensor.1.as_str()],
-        Subject::Rules(of) => of.events.iter().filter_map(|event| if let What::Call(call) = &event.what { Some(call.sensor.1.as_str()) } else { None }).collect(),
+        Subject::Rules(of) => of
+            .events
+            .iter()
+            .filter_map(|event| if let What::Call(call) = &event.what { Some(call.sensor.1.as_str()) } else { None })
+            .collect(),
         Subject::Action(_) => Vec::new(),
     };
     site.sensors.retain(|sensor| sensors.contains(&sensor.reference.as_str()));
     for sensor in &mut site.sensors {
         sensor.enabled = true;
-        sensor.kind.open();
+        if let SensorKind::Webhook { auth, .. } = &mut sensor.kind {
+            *auth = WebhookAuth::None;
+        }
     }
     if let Subject::Rules(of) = &case.subject
         && !of.carry_out
@@ -238,4 +248,15 @@ pub fn site_for(site: &Site, case: &Case) -> Site {
         }
     }
     site
+}
+
+/// A rule is tried as if it were enabled and not in shadow: what it would do is what its author wants to know before it is.
+fn in_earnest(rule: &mut Arc<CompiledRule>) {
+    if rule.rule.enabled && rule.rule.mode == Mode::Active {
+        return;
+    }
+    let active = crate::model::rule::Rule { enabled: true, mode: Mode::Active, ..rule.rule.clone() };
+    if let Ok(compiled) = CompiledRule::compile(active) {
+        *rule = Arc::new(compiled);
+    }
 }

@@ -7,9 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use super::case::{ActionCase, Call, Case, Emitted, Expectable, Expectation, Occurrence, Outcome, RuleCase, Said, SensorCase, Subject, What};
 use super::plan::{Group, site_for};
-use super::read::written;
 use super::stage::{Requests, Stage, Stuck, World};
 use super::{Played, Problem, Touched, diff};
 use crate::engine::ingest::{self, Refused};
@@ -23,6 +21,10 @@ use crate::model::place::Place;
 use crate::model::principal::Principal;
 use crate::model::sensor::SensorKind;
 use crate::outbound::scripted::{Exchange, Scripted, Sent};
+use crate::pack::test::read::written;
+use crate::pack::test::{
+    ActionCase, Call, Case, Emitted, Expectable, Expectation, Occurrence, Outcome, RuleCase, Said, SensorCase, Subject, What,
+};
 use crate::store::Page;
 
 /// How long an execution may take, of simulated time: the longest time-out of an action, and a day for its retries.
@@ -126,7 +128,7 @@ impl Player<'_> {
         let requested = match engine.request(&of.action.1, &of.parameters, by, None).await {
             Ok(execution) => execution,
             Err(error) => {
-                self.wrong(&of.action.0, format!("`{}` cannot be run: {error}", of.action.1), Vec::new());
+                self.refused(of, &error.to_string());
                 return self.happened().await;
             }
         };
@@ -154,9 +156,28 @@ impl Player<'_> {
         if let Some((place, attempts)) = &of.attempts
             && *attempts != u64::from(execution.state.attempt)
         {
-            self.wrong(place, "it took another number of attempts", vec![format!("  - {attempts}"), format!("  + {}", execution.state.attempt)]);
+            self.wrong(
+                place,
+                "it took another number of attempts",
+                vec![format!("  - {attempts}"), format!("  + {}", execution.state.attempt)],
+            );
         }
         self.happened().await
+    }
+
+    /// The engine would not even begin, as with parameters that do not fit: a failure without a reason.
+    fn refused(&mut self, of: &ActionCase, why: &str) {
+        match &of.outcome {
+            Outcome::Fails(_, failing) if failing.reason.is_none() && failing.message.as_ref().is_some_and(|message| message.fits(why)) => {
+            }
+            Outcome::Fails(place, failing) => {
+                let message = failing.message.as_ref().map_or("message: …".into(), |message| format!("message: {message}"));
+                let lines =
+                    vec![format!("  - {message}"), format!("  + {why}"), "    this is said before it runs, so there is no `reason`".into()];
+                self.wrong(place, format!("`{}` cannot be run", of.action.1), lines);
+            }
+            Outcome::Succeeds(place, _) => self.wrong(place, format!("`{}` cannot be run", of.action.1), vec![format!("  + {why}")]),
+        }
     }
 
     fn outcome(&mut self, of: &ActionCase, execution: &Execution) {
@@ -165,7 +186,9 @@ impl Player<'_> {
         let got = || {
             let mut lines = vec![format!("  + {} ({})", state.status.name(), state.reason.code())];
             lines.extend(error.lines().map(|line| format!("    {line}")));
-            lines.extend(state.result.iter().filter(|_| state.status == Status::Succeeded).map(|result| format!("    {}", diff::compact(result))));
+            lines.extend(
+                state.result.iter().filter(|_| state.status == Status::Succeeded).map(|result| format!("    {}", diff::compact(result))),
+            );
             lines
         };
         match &of.outcome {
@@ -282,7 +305,7 @@ impl Player<'_> {
         };
         Ok(taken.map_err(|refused| match refused {
             Refused::Unknown(why) | Refused::Unauthorized(why) => why,
-            Refused::Rejected(rejected) => rejected.to_string(),
+            Refused::Rejected(rejected) => rejected.faults.into_iter().map(|(_, fault)| fault).collect::<Vec<_>>().join("; "),
             Refused::Accept(error) => error.to_string(),
         }))
     }
@@ -352,7 +375,13 @@ impl Player<'_> {
                 lines.extend(verdict.detail.iter().map(|detail| format!("    {detail}")));
                 for one in verdict.criteria.iter().filter(|one| !one.held) {
                     let error = one.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-                    lines.push(format!("    {} is {}, not {} {}{error}", one.key, diff::compact(&one.value), one.operator, diff::compact(&one.pattern)));
+                    lines.push(format!(
+                        "    {} is {}, not {} {}{error}",
+                        one.key,
+                        diff::compact(&one.value),
+                        one.operator,
+                        diff::compact(&one.pattern)
+                    ));
                 }
             }
         }
@@ -409,7 +438,7 @@ impl Player<'_> {
 
     /// What went wrong with a sensor last.
     fn failure(&self, sensor: &str) -> Option<String> {
-        self.world.core.engine.sensors.error_of(sensor)
+        self.world.core.engine.sensors.get(sensor)?.last_error
     }
 
     fn emitted(&mut self, expected: &Emitted, stored: &StoredEvent) {
@@ -439,11 +468,13 @@ impl Player<'_> {
     /// Compares the requests that were sent with those that were expected.
     fn requests(&mut self) {
         let scripted = std::sync::Arc::clone(&self.world.scripted);
+        let mut told = BTreeSet::new();
         for sent in scripted.sent().iter().filter(|sent| sent.met.is_none()) {
-            let lines = nearest(&scripted, sent);
-            self.wrong(&self.case.place.clone(), format!("{} is not expected", address(sent)), lines);
+            let (place, lines) = nearest(&scripted, sent, &self.case.place);
+            self.wrong(&place, format!("{} is not expected", address(sent)), lines);
+            told.insert(place);
         }
-        for (exchange, met) in scripted.unmet() {
+        for (exchange, met) in scripted.unmet().into_iter().filter(|(exchange, _)| !told.contains(&exchange.place)) {
             let how = if met == 0 { "did not come".to_string() } else { format!("came {met} times, not {}", exchange.times) };
             self.wrong(&exchange.place, format!("{} {} {how}", exchange.method, exchange.path), Vec::new());
         }
@@ -457,7 +488,9 @@ impl Player<'_> {
         let mut lines = Vec::new();
         for index in 0..expected.len().max(got.len()) {
             match (expected.get(index), got.get(index)) {
-                (Some(expected), Some(message)) if is_said(expected, message) => lines.push(format!("    {}: {}", message.channel, message.text)),
+                (Some(expected), Some(message)) if is_said(expected, message) => {
+                    lines.push(format!("    {}: {}", message.channel, message.text));
+                }
                 (expected, message) => {
                     if let (Some(expected), Some(message)) = (expected, message)
                         && expected.channel.as_ref().is_none_or(|channel| *channel == message.channel)
@@ -506,9 +539,8 @@ impl Player<'_> {
         }
         if let Subject::Rules(of) = &self.case.subject {
             touched.tried.extend(of.rules.iter().map(|(_, rule)| rule.clone()));
-            let by_rule = |execution: &Execution| match &execution.request.requested_by {
-                Principal::Rule(rule) => Some(rule.clone()),
-                _ => None,
+            let by_rule = |execution: &Execution| {
+                if let Principal::Rule(rule) = &execution.request.requested_by { Some(rule.clone()) } else { None }
             };
             touched.matched.extend(happened.executions.iter().filter_map(by_rule).collect::<BTreeSet<_>>());
         }
@@ -535,23 +567,25 @@ fn wanted(at: Option<Duration>, said: &Said) -> String {
 }
 
 fn address(sent: &Sent) -> String {
-    format!("{} {}{}", sent.method, sent.origin, sent.path)
+    let origin = sent.origin.strip_prefix("http:").and_then(|rest| rest.strip_suffix(":80")).map(|rest| format!("http:{rest}"));
+    let origin = origin.or_else(|| sent.origin.strip_prefix("https:")?.strip_suffix(":443").map(|rest| format!("https:{rest}")));
+    format!("{} {}{}", sent.method, origin.as_ref().unwrap_or(&sent.origin), sent.path)
 }
 
 /// Which expectation a request nearly met, and where it differs.
-fn nearest(scripted: &Scripted, sent: &Sent) -> Vec<String> {
+fn nearest(scripted: &Scripted, sent: &Sent, case: &Place) -> (Place, Vec<String>) {
     // Method and path make a request what it is; then it is the number of differences.
     let distance = |exchange: &&Exchange| {
         let differences = exchange.differences(sent);
         (differences.iter().filter(|one| ["method", "origin", "path"].contains(&one.path.as_str())).count(), differences.len())
     };
-    let Some(exchange) = scripted.exchanges().iter().min_by_key(distance) else { return vec!["  no request is expected at all".into()] };
+    let Some(exchange) = scripted.exchanges().iter().min_by_key(distance) else { return (case.clone(), vec!["  no request is expected at all".into()]) };
     let differences = exchange.differences(sent);
-    let lead = format!("  nearest is line {}, {} {}", exchange.place.line, exchange.method, exchange.path);
     if differences.is_empty() {
-        return vec![format!("{lead}: it is not its turn, or it came too often (`http_order: any`, `times`)")];
+        let why = "  it is like this one, which has come often enough, or whose turn it is not (`times`, `http_order: any`)";
+        return (exchange.place.clone(), vec![why.into()]);
     }
-    let mut lines = vec![lead];
+    let mut lines = vec![format!("  the nearest is this one, {} {}", exchange.method, exchange.path)];
     lines.extend(diff::told(&differences).into_iter().map(|line| format!("    {line}")));
-    lines
+    (exchange.place.clone(), lines)
 }

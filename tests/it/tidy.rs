@@ -33,6 +33,7 @@ const ORDER: &[&[&str]] = &[
     &["engine"],
     &["api", "web"],
     &["app"],
+    &["packtest"],
     &["cli"],
 ];
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeZone, Utc};
 use serde_json::{Map, Value};
 
-use super::case::{
+use super::{
     ActionCase, Call, Case, Emitted, Expectable, Expectation, Failing, Occurrence, Outcome, RuleCase, Said, SensorCase, Settings, Subject,
     TestFile, What,
 };
@@ -108,7 +108,7 @@ fn case(source: &SourceFile, node: &Node, pack: &str, base: &Settings, now: Date
     let given: Vec<&str> = SUBJECTS.iter().copied().filter(|subject| fields.node(subject).is_some()).collect();
     let subject = match given[..] {
         ["action"] => action(&mut fields).map(Subject::Action),
-        ["rule"] => rules(&mut fields).map(Subject::Rules),
+        ["rule"] => Some(Subject::Rules(rules(&mut fields))),
         ["sensor"] => sensor(&mut fields).map(Subject::Sensor),
         [] => {
             fields.fault_here("a case needs one of `action`, `rule` and `sensor`: what it tests");
@@ -129,8 +129,23 @@ fn case(source: &SourceFile, node: &Node, pack: &str, base: &Settings, now: Date
 /// Where it is not known what a case tests, none of its fields is wrong for that.
 fn known_to_all(fields: &mut Fields<'_, '_>) {
     const FIELDS: &[&str] = &[
-        "action", "parameters", "succeeds", "succeeds_with", "fails", "log", "attempts", "rule", "events", "expect", "carry_out", "until",
-        "sensor", "emits", "refuses", "body", "headers",
+        "action",
+        "parameters",
+        "succeeds",
+        "succeeds_with",
+        "fails",
+        "log",
+        "attempts",
+        "rule",
+        "events",
+        "expect",
+        "carry_out",
+        "until",
+        "sensor",
+        "emits",
+        "refuses",
+        "body",
+        "headers",
     ];
     for name in FIELDS {
         fields.node(name);
@@ -234,7 +249,7 @@ fn failing(source: &SourceFile, node: &Node, faults: &mut Faults) -> Failing {
     Failing { reason, message }
 }
 
-fn rules(fields: &mut Fields<'_, '_>) -> Option<RuleCase> {
+fn rules(fields: &mut Fields<'_, '_>) -> RuleCase {
     let rules = match fields.node("rule").map(|node| &node.content) {
         Some(Content::List(_)) => fields.texts("rule").into_iter().map(|(name, place)| (place, name)).collect(),
         _ => reference(fields, "rule").into_iter().collect::<Vec<_>>(),
@@ -252,16 +267,17 @@ fn rules(fields: &mut Fields<'_, '_>) -> Option<RuleCase> {
     // An empty list says that nothing happens.
     let mut nothing_else = fields.required("expect").filter(|_| nodes.is_empty()).map(|node| fields.place(node));
     for node in nodes {
-        match expectation(fields.source, node, fields.faults) {
-            Some(Some(one)) => expect.push(one),
-            Some(None) => nothing_else = Some(fields.place(node)),
-            None => {}
+        if matches!(&node.content, Content::Map(pairs) if pairs.iter().any(|(key, _)| key.text == NOTHING_ELSE)) {
+            read_nothing_else(fields.source, node, fields.faults);
+            nothing_else = Some(fields.place(node));
+        } else {
+            expect.extend(expectation(fields.source, node, fields.faults));
         }
     }
     let carry_out = fields.boolean("carry_out").unwrap_or(false);
     let until = fields.duration("until").unwrap_or_default();
     let last = expect.iter().filter_map(|one| one.at).chain(events.last().map(|last| last.at)).max().unwrap_or_default();
-    Some(RuleCase { rules, events, expect, nothing_else, carry_out, until: until.max(last) })
+    RuleCase { rules, events, expect, nothing_else, carry_out, until: until.max(last) }
 }
 
 fn occurrence(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Occurrence> {
@@ -291,18 +307,20 @@ fn call(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Call> {
     Some(Call { sensor: sensor?, headers, body })
 }
 
-/// Something that is expected, or, as nothing within, that there is nothing else.
-fn expectation(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Option<Expectation>> {
+/// The expectation that there is nothing that no other one expects.
+const NOTHING_ELSE: &str = "nothing_else";
+
+fn read_nothing_else(source: &SourceFile, node: &Node, faults: &mut Faults) {
+    let Some(mut fields) = Fields::of(source, node, "`nothing_else`", faults) else { return };
+    if fields.boolean(NOTHING_ELSE) == Some(false) {
+        fields.fault_here("`nothing_else: false` says nothing; leave it out");
+    }
+    fields.finish();
+}
+
+fn expectation(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Expectation> {
     let mut fields = Fields::of(source, node, "an expectation", faults)?;
     let place = fields.place(node);
-    if fields.node("nothing_else").is_some() {
-        let said = fields.boolean("nothing_else");
-        if said == Some(false) {
-            fields.fault_here("`nothing_else: false` says nothing; leave it out");
-        }
-        fields.finish();
-        return said.map(|_| None);
-    }
     let at = fields.duration("at");
     let what = match (fields.node("runs").is_some(), fields.node("said").is_some()) {
         (true, false) => {
@@ -320,7 +338,7 @@ fn expectation(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<
         }
     };
     fields.finish();
-    Some(Some(Expectation { place, at, what: what? }))
+    Some(Expectation { place, at, what: what? })
 }
 
 /// A message: its text alone, or with its channel.

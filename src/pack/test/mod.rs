@@ -1,13 +1,27 @@
-//! What a test file asks for, as it was read.
+//! The tests of a pack: what `tests/*.yaml` asks for. [`read`] reads them; `packtest` plays them.
+
+pub mod read;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
+use super::kinds::Kind;
+use crate::document::fault::Fault;
+use crate::document::fields::Faults;
 use crate::expect::{Expected, Wording};
 use crate::model::place::Place;
 use crate::outbound::scripted::Exchange;
+
+/// Checks the form of a pack's tests with the rest of its files. A faulty one stops nobody who does not play it.
+pub(super) const KIND: Kind = Kind::yaml("tests", "a test file", |file, reading| {
+    let mut faults = Faults::default();
+    if let Some(node) = file.yaml(&mut faults) {
+        read::read(&file.source, &node, &reading.pack.reference, &mut faults);
+    }
+    reading.faults.0.extend(faults.0.into_iter().map(Fault::as_warning));
+});
 
 /// The settings that the packs of a test have: nothing of `signalman.yaml` is used, so that a test says the same everywhere.
 #[derive(Clone, Debug, Default, PartialEq)]
