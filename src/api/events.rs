@@ -8,12 +8,13 @@ use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::on;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::ApiState;
 use super::listing::{BEFORE, LIMIT, PageQuery, event_id};
 use super::problem::Problem;
 use super::routes::{Parameter, Route, get, post};
 use super::webhooks::read_json;
+use super::{ApiState, site};
 use crate::auth::permission::Permission::{Ingest, Read};
 use crate::engine::{ingest, why};
 use crate::model::event::{Accepted, Dedup, NewEvent, StoredEvent};
@@ -89,13 +90,14 @@ pub(super) async fn emit(
 pub(super) struct EventPage {
     events: Vec<StoredEvent>,
     next: Option<EventId>,
+    hold: Value,
 }
 
 pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<EventPage>, Problem> {
     let query = PageQuery::of(&uri)?;
     let wanted = |event: &StoredEvent| query.trigger.as_ref().is_none_or(|trigger| &event.event.trigger == trigger);
     let (events, next) = query.collect(|page| state.engine.store.events(page), |event| event.event.id, wanted).await?;
-    Ok(Json(EventPage { events, next }))
+    Ok(Json(EventPage { events, next, hold: site::shown(&state.engine) }))
 }
 
 pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<StoredEvent>, Problem> {

@@ -10,11 +10,11 @@ use axum::routing::on;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::ApiState;
 use super::listing::{BEFORE, LIMIT, PageQuery, execution_id};
 use super::problem::Problem;
 use super::routes::{Parameter, Route, get, post};
 use super::webhooks::read_json;
+use super::{ApiState, site};
 use crate::auth::permission::Permission::{Operate, Read};
 use crate::engine::ingest::cause;
 use crate::engine::{Engine, owned};
@@ -73,7 +73,7 @@ pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result
     let wanted = |execution: &Execution| query.status.as_ref().is_none_or(|status| execution.state.status.name() == status);
     let (executions, next) = query.collect(|page| state.engine.store.executions(page), |execution| execution.id, wanted).await?;
     let shown: Vec<Value> = executions.iter().map(|execution| shown(&state.engine, execution)).collect();
-    Ok(Json(json!({"executions": shown, "next": next})))
+    Ok(Json(json!({"executions": shown, "next": next, "hold": site::shown(&state.engine)})))
 }
 
 pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {

@@ -32,7 +32,12 @@ async fn ready(State(state): State<Arc<ApiState>>) -> Response<Body> {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{broken}\n")).into_response();
     }
     match state.engine.store.health().await {
-        Ok(()) => "ready\n".into_response(),
+        Ok(()) => match state.engine.hold.get() {
+            None => "ready\n".into_response(),
+            Some(hold) => {
+                format!("ready; automatic executions are held since {} by {}: {}\n", hold.since, hold.by, hold.reason).into_response()
+            }
+        },
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
 }

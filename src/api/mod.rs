@@ -13,6 +13,7 @@ pub mod routes;
 mod rules;
 mod sensors;
 pub mod server;
+pub mod site;
 mod store;
 mod stream;
 mod webhooks;
@@ -46,6 +47,8 @@ pub struct ApiState {
     pub reload: Arc<dyn reload::Reload>,
     /// Place for one backup, check or compaction at a time.
     pub maintenance: Arc<Semaphore>,
+    /// What a client must know of the site.
+    pub facts: site::SiteFacts,
     /// The largest body, in bytes.
     pub body_bytes: usize,
     /// Given when the server stops; ends streams.

@@ -16,7 +16,7 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter};
 
 use super::problem::Problem;
-use super::{ApiState, events, executions, health, keys, listing, reload, rules, sensors, store, stream, webhooks};
+use super::{ApiState, events, executions, health, keys, listing, reload, rules, sensors, site, store, stream, webhooks};
 use crate::auth::permission::Permission;
 use crate::document::fault::nearest;
 use crate::engine::ingest::bearer;
@@ -24,6 +24,7 @@ use crate::engine::ingest::bearer;
 /// Everything that is served, part by part.
 const PARTS: &[&[Route]] = &[
     health::ROUTES,
+    site::ROUTES,
     webhooks::ROUTES,
     events::ROUTES,
     rules::ROUTES,

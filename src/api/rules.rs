@@ -11,11 +11,11 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ApiState;
 use super::listing::{LIMIT, page_limit, query};
 use super::problem::Problem;
 use super::routes::{Route, get, post};
 use super::webhooks::read_json;
+use super::{ApiState, site};
 use crate::auth::permission::Permission::{Operate, Read};
 use crate::document::fault::SourceFile;
 use crate::engine::catalog::Catalog;
@@ -60,7 +60,7 @@ pub(super) async fn list(State(state): State<Arc<ApiState>>) -> Json<Value> {
         merge(&mut shown, rule_says);
         shown
     });
-    Json(json!({"rules": rules.collect::<Vec<_>>()}))
+    Json(json!({"rules": rules.collect::<Vec<_>>(), "hold": site::shown(&state.engine)}))
 }
 
 pub(super) async fn show(State(state): State<Arc<ApiState>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {

@@ -17,7 +17,7 @@ use crate::engine::deliver::{self, Outbox};
 use crate::engine::host::EngineHost;
 use crate::engine::recover::{self, Recovered};
 use crate::engine::supervise::Supervisor;
-use crate::engine::{Engine, EngineParts, evaluate, own, ruling, switching};
+use crate::engine::{Engine, EngineParts, evaluate, holding, own, ruling, switching};
 use crate::journal::{Journal, inline};
 use crate::model::hash::Revision;
 use crate::pack::Site;
@@ -117,6 +117,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<Core, StartError> {
     let (engine, commands) = Engine::new(parts, catalog, config.limits.open_executions, sequence);
     host.set(&engine);
 
+    holding::load(&engine).await?;
     let (open, recovered) = recover::settle(&engine).await?;
     ruling::load(&engine).await?;
 

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use self::core::{Core, Teardown};
+use crate::api::site::SiteFacts;
 use crate::api::{self, ApiState, Places};
 use crate::app::reload::{Origin, Reloader};
 use crate::auth::{TokenError, Tokens};
@@ -167,6 +168,9 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
     beside.spawn("housekeeping", |stop| housekeeping::run(Arc::clone(&engine), config.retention, stop));
     let reload = Arc::new(Reloader::new(Arc::clone(&engine), Arc::clone(&supervisor), origin));
     let (stop_server, server) = (Stop::new(), Arc::new(Tasks::new()));
+    // Of a port that was chosen at the start nobody could have written the address.
+    let is_written = config.public_url != format!("http://{}", config.listen);
+    let public_url = if is_written { config.public_url.clone() } else { format!("http://{address}") };
     let state = ApiState {
         engine: Arc::clone(&engine),
         journal: Arc::clone(&journal),
@@ -175,6 +179,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<App, StartError> {
         webhook_places: Places::new(config.limits.webhook_concurrency),
         reload: Arc::clone(&reload) as _,
         maintenance: Arc::new(Semaphore::new(1)),
+        facts: SiteFacts { public_url, time_zone: config.time_zone.name().to_string() },
         body_bytes: config.limits.body_bytes,
         stop: stop_server.clone(),
     };

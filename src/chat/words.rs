@@ -33,6 +33,20 @@ pub fn quarantined(rule: &str, event: &str) -> String {
     )
 }
 
+/// A person stops what rules ask for.
+#[must_use]
+pub fn held(by: &str, reason: &str) -> String {
+    format!(
+        "⏸ Automatic executions are held by {by}: {reason}. What rules ask for is kept in order; chat, API and webhooks go on · `signalman release`"
+    )
+}
+
+/// And lets go.
+#[must_use]
+pub fn released(by: &str) -> String {
+    format!("▶️ {by} lets automatic executions go; what was held starts now, in order")
+}
+
 /// How an execution that a rule asked for ended.
 #[must_use]
 pub fn outcome(execution: &Execution) -> String {

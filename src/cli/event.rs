@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::client::{ApiClient, id_part};
 use super::table::{self, short, text, time};
-use super::{Answer, Common, Failure, print_json, print_line, rule};
+use super::{Answer, Common, Failure, hold, print_json, print_line, rule};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Subcommand)]
@@ -52,6 +52,7 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
                     &rows,
                     "no events yet; post one to a webhook, or try `signalman emit`",
                 );
+                hold::print_standing(&answer);
             });
         }
         Command::Show { id } => {

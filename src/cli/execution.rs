@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::{ApiClient, id_part};
 use super::table::{self, short, text, time};
-use super::{Answer, Common, Failure, print_line};
+use super::{Answer, Common, Failure, hold, print_line};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Subcommand)]
@@ -51,6 +51,7 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
                 &rows,
                 "no executions yet; try `signalman run core.echo text=hi`",
             );
+            hold::print_standing(&answer);
         }
         None => print_one(&answer),
     });

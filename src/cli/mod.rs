@@ -9,6 +9,7 @@ mod client;
 mod emit;
 mod event;
 mod execution;
+mod hold;
 mod key;
 mod lint;
 pub mod overview;
@@ -144,6 +145,12 @@ enum Command {
     /// List, show and cancel executions
     #[command(subcommand)]
     Execution(execution::Command),
+    /// Hold all automatic executions: what rules ask for is kept in order, until `release`
+    #[command(after_help = "Examples:\n  signalman hold the switch in rack 4 is being replaced\n  signalman hold --show")]
+    Hold(hold::Arguments),
+    /// Let automatic executions go; what was held starts, in order
+    #[command(after_help = "Example:\n  signalman release")]
+    Release,
     /// List and change the keys that rules see as `kv.system`
     #[command(subcommand)]
     Key(key::Command),
@@ -206,6 +213,8 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Event(command) => event::run(common, command, environment),
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
+        Command::Hold(arguments) => hold::run(common, &arguments, environment),
+        Command::Release => hold::release(common, environment),
         Command::Key(command) => key::run(common, command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
         Command::Pack(command) => pack::run(common, &command),

@@ -7,7 +7,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
     ("Run a site", &["serve", "chat", "lint", "reload"]),
     ("Do something", &["run", "emit"]),
     ("See what happened, and why", &["event", "execution", "rule", "sensor"]),
-    ("Look after it", &["store", "backup", "restore"]),
+    ("Look after it", &["hold", "release", "store", "backup", "restore"]),
 ];
 
 /// The text.

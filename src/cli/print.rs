@@ -99,7 +99,9 @@ impl Style {
         match word.split([' ', ',']).next().unwrap_or_default() {
             "succeeded" | "active" | "ok" | "running" | "✔" => Some(Self::Good),
             "failed" | "fail" | "timed_out" | "abandoned" | "quarantined" | "down" | "error" | "✘" => Some(Self::Bad),
-            "delayed" | "requested" | "canceling" | "held" | "warn" | "warning" | "failing" | "shadow" | "…" => Some(Self::Waiting),
+            "delayed" | "requested" | "canceling" | "held" | "warn" | "warning" | "failing" | "shadow" | "…" | "⏸" => {
+                Some(Self::Waiting)
+            }
             "canceled" | "disabled" | "stopped" => Some(Self::Faint),
             _ => None,
         }
@@ -139,7 +141,7 @@ impl Common {
 pub(crate) fn print_line(text: &str) {
     let text = printable(text);
     let start = text.len() - text.trim_start().len();
-    let mark = text[start..].chars().next().filter(|mark| "✔✘…".contains(*mark));
+    let mark = text[start..].chars().next().filter(|mark| "✔✘…⏸".contains(*mark));
     match mark {
         Some(mark) if coloured().0 => {
             let end = start + mark.len_utf8();

@@ -42,6 +42,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     }
     let origin = Origin { folder: common.site.clone(), environment: environment.clone(), config: site.config.clone() };
     if let Some(listen) = arguments.listen {
+        if site.config.public_url == format!("http://{}", site.config.listen) {
+            site.config.public_url = format!("http://{listen}");
+        }
         site.config.listen = listen;
     }
     if let Some(data) = &arguments.data {

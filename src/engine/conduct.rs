@@ -17,6 +17,7 @@ use crate::clock::{self, Clock};
 use crate::model::action::{Action, RetryOn};
 use crate::model::execution::{Change, Execution, Status};
 use crate::model::ids::ExecutionId;
+use crate::model::principal::Principal;
 use crate::model::reason::Reason;
 use crate::model::secret::Masks;
 use crate::runners::{ActionCall, ActionRunner, Output, RunContext, RunError};
@@ -45,6 +46,8 @@ pub enum Command {
         /// The way back.
         reply: oneshot::Sender<Option<Execution>>,
     },
+    /// A person holds automatic executions, or lets go; answers once that is so.
+    HoldChanged(oneshot::Sender<()>),
 }
 
 /// Commands that are handled in one commit at most.
@@ -74,6 +77,8 @@ struct LaneKey {
     /// Whether a crash does no harm to what was started and not begun: it is simply tried again. As it was when it was asked for, so
     /// that a change of the action does not change what waits.
     idempotent: bool,
+    /// Whether a rule asked for it, so that it can be held.
+    automatic: bool,
 }
 
 #[derive(Default)]
@@ -139,6 +144,8 @@ struct Conductor {
     commands: mpsc::Sender<Command>,
     /// Taken in by a resync; whoever asked for them may still say so.
     resynced: HashSet<ExecutionId>,
+    /// Waiting, and to be marked as held.
+    to_mark: VecDeque<ExecutionId>,
     drain: Stop,
     stop: Stop,
 }
@@ -151,6 +158,7 @@ struct Effects {
     starts: Vec<(ActionCall, RunContext, &'static str)>,
     stops: Vec<Stop>,
     replies: Vec<(oneshot::Sender<Option<Execution>>, Option<Execution>)>,
+    told: Vec<oneshot::Sender<()>>,
     closed: usize,
 }
 
@@ -173,6 +181,7 @@ pub async fn run(
         due: BinaryHeap::new(),
         commands,
         resynced: HashSet::new(),
+        to_mark: VecDeque::new(),
         drain: drain.clone(),
         stop: stop.clone(),
     };
@@ -187,10 +196,14 @@ pub async fn run(
         if !drain.is_stopped() {
             conductor.start_next(&mut effects);
         }
+        conductor.mark_held(&mut effects);
         if !conductor.commit_and_perform(effects).await || conductor.is_drained() {
             return;
         }
         let next_due = conductor.due.peek().map(|Reverse((at, _))| *at);
+        if !conductor.to_mark.is_empty() {
+            continue;
+        }
         if !drain.is_stopped() && next_due.is_some_and(|at| at <= conductor.engine.clock.now()) {
             continue;
         }
@@ -225,12 +238,37 @@ impl Conductor {
             catalog.actions.get(&execution.request.action).and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
         let action = execution.request.action.clone();
         let pack = action.split('.').next().unwrap_or_default().to_string();
-        let lane = LaneKey { runner: runner.map_or("", |(name, _)| *name), pack, action, idempotent: execution.request.idempotent };
+        let automatic = matches!(execution.request.requested_by, Principal::Rule(_));
+        let runner = runner.map_or("", |(name, _)| *name);
+        let lane = LaneKey { runner, pack, action, idempotent: execution.request.idempotent, automatic };
         match execution.state.next_attempt_at {
             Some(at) if execution.state.status == Status::Delayed => self.due.push(Reverse((at, id))),
-            _ => self.lanes.entry(lane.clone()).or_default().waiting.push_back(id),
+            _ => self.wait_in(&lane, id),
         }
         self.open.insert(id, Open { execution, stop: None, lane });
+    }
+
+    /// Puts one at the end of those that wait for their turn.
+    fn wait_in(&mut self, lane: &LaneKey, id: ExecutionId) {
+        if lane.automatic && self.engine.hold.get().is_some() {
+            self.to_mark.push_back(id);
+        }
+        self.lanes.entry(lane.clone()).or_default().waiting.push_back(id);
+    }
+
+    /// Says of those that a hold keeps from starting that it does.
+    fn mark_held(&mut self, effects: &mut Effects) {
+        if self.engine.hold.get().is_none() {
+            self.to_mark.clear();
+        }
+        for id in self.to_mark.drain(..self.to_mark.len().min(COMMANDS_TOGETHER)).collect::<Vec<_>>() {
+            let Some(open) = self.open.get_mut(&id) else { continue };
+            let state = &open.execution.state;
+            let waits = matches!(state.status, Status::Requested | Status::Delayed) && state.reason != Reason::Held;
+            if waits && Arc::make_mut(&mut open.execution).change(Change::Held).is_ok() {
+                self.record(id, effects);
+            }
+        }
     }
 
     fn take(&mut self, commands: Vec<Command>, effects: &mut Effects) {
@@ -259,6 +297,11 @@ impl Conductor {
                 Command::Cancel { id, by, reply } => {
                     let answer = self.cancel(id, by, effects);
                     effects.replies.push((reply, answer));
+                }
+                Command::HoldChanged(reply) => {
+                    let automatic = self.lanes.iter().filter(|(key, _)| key.automatic);
+                    self.to_mark = automatic.flat_map(|(_, lane)| lane.waiting.iter().copied()).collect();
+                    effects.told.push(reply);
                 }
             }
         }
@@ -326,7 +369,8 @@ impl Conductor {
             }
             self.due.pop();
             if let Some(open) = self.open.get(&id).filter(|open| open.execution.state.status == Status::Delayed) {
-                self.lanes.entry(open.lane.clone()).or_default().waiting.push_back(id);
+                let lane = open.lane.clone();
+                self.wait_in(&lane, id);
             }
         }
     }
@@ -341,7 +385,9 @@ impl Conductor {
             *taken.entry(key.runner).or_default() += places;
             *of_pack.entry((key.runner, key.pack.clone())).or_default() += places;
         }
-        let lanes: Vec<LaneKey> = self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(key, _)| key.clone()).collect();
+        let held = self.engine.hold.get().is_some();
+        let may_start = |key: &LaneKey, lane: &Lane| !(lane.waiting.is_empty() || held && key.automatic);
+        let lanes: Vec<LaneKey> = self.lanes.iter().filter(|(key, lane)| may_start(key, lane)).map(|(key, _)| key.clone()).collect();
         let mut started = true;
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
             for key in &lanes {
@@ -401,7 +447,7 @@ impl Conductor {
 
     /// Commits, trying again until it is durable; then performs. Answers whether to go on.
     async fn commit_and_perform(&mut self, effects: Effects) -> bool {
-        let Effects { batch, mut changed, starts, stops, replies, closed } = effects;
+        let Effects { batch, mut changed, starts, stops, replies, told, closed } = effects;
         let messages = batch.messages.clone();
         let has_events = !batch.pending.is_empty();
         if !batch.is_empty() {
@@ -427,6 +473,9 @@ impl Conductor {
         }
         for (reply, answer) in replies {
             let _ = reply.send(answer); // whoever asked has gone
+        }
+        for told in told {
+            let _ = told.send(()); // as before
         }
         self.engine.outbox.wake(messages);
         if has_events {

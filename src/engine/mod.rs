@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod conduct;
 pub mod deliver;
 pub mod evaluate;
+pub mod holding;
 pub mod host;
 pub mod housekeeping;
 pub mod ingest;
@@ -34,6 +35,7 @@ use crate::engine::board::Board;
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
 use crate::engine::deliver::Outbox;
+use crate::engine::holding::HoldCell;
 use crate::engine::ruling::Ruling;
 use crate::engine::stream::Stream;
 use crate::journal::AcceptError;
@@ -70,6 +72,8 @@ pub struct Engine {
     pub own_events: Notify,
     /// How every sensor does.
     pub sensors: Board,
+    /// Whether automatic executions are held.
+    pub hold: HoldCell,
     commands: mpsc::Sender<Command>,
 }
 
@@ -231,6 +235,7 @@ impl Engine {
             load: Load::new(open_limit),
             ruling: Ruling::default(),
             own_events: Notify::new(),
+            hold: HoldCell::default(),
             commands,
         };
         (Arc::new(engine), inbox)

@@ -5,9 +5,10 @@
 //! | from | to | by |
 //! |---|---|---|
 //! | requested | running | an attempt starts |
-//! | requested | delayed | its rule has reached its ceiling |
+//! | requested | delayed | its rule has reached its ceiling; a person holds automatic executions |
 //! | requested | failed, canceled | it can never start; a person cancels it |
 //! | delayed | running | the pause before the next attempt is over |
+//! | delayed | delayed | its pause is over, and a person holds automatic executions |
 //! | delayed | canceled, failed | as for requested |
 //! | running | succeeded, failed, timed_out | the attempt ends, and no other follows |
 //! | running | delayed | the attempt ends, and another follows |
@@ -57,7 +58,7 @@ pub const MAX_RESUMES: u32 = 10;
 
 const LEGAL: &[(Status, &[Status])] = &[
     (Requested, &[Running, Delayed, Failed, Canceled]),
-    (Delayed, &[Running, Failed, Canceled]),
+    (Delayed, &[Running, Delayed, Failed, Canceled]),
     (Running, &[Succeeded, Failed, TimedOut, Delayed, Canceling, Requested, Abandoned]),
     (Canceling, &[Canceled, Succeeded, Failed, TimedOut]),
     (Succeeded, &[]),
@@ -206,6 +207,8 @@ pub enum Change {
     Delay { until: DateTime<Utc>, error: String, log: Vec<LogLine> },
     /// It waits for its turn.
     Hold { until: DateTime<Utc> },
+    /// It waits until a person lets go of automatic executions.
+    Held,
     /// A person wants it stopped.
     Cancel { at: DateTime<Utc>, by: String },
     /// The work has stopped.
@@ -275,6 +278,10 @@ impl Execution {
                 next.status = Delayed;
                 next.reason = Reason::HeldByCeiling;
                 next.next_attempt_at = Some(until);
+            }
+            Change::Held => {
+                next.status = Delayed;
+                next.reason = Reason::Held;
             }
             Change::Cancel { at, by } => {
                 next.reason = Reason::Canceled;

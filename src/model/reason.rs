@@ -68,6 +68,7 @@ reasons! {
     UnknownAction, "unknown_action", "The action does not exist on this site.", "Check the name, or install the pack; `signalman lint` finds these.";
     ParametersFailed, "parameters_failed", "The parameters could not be rendered or do not fit the action.", "The detail names the parameter and the place.";
     HeldByCeiling, "held_by_ceiling", "The rule asked for more executions in a minute than its ceiling allows; this one waits for its turn.", "See what makes the rule match so often; raise its `ceiling` if that is right.";
+    Held, "held", "A person holds all automatic executions; this one keeps its place and starts on release.", "`signalman hold --show` says who holds and why; `signalman release` lets go.";
     Retried, "retried", "The attempt failed, and another follows as the action's `retry` says.", "Nothing to do unless it fails in the end.";
     Resumed, "resumed", "The process ended while this ran; the action is idempotent, so it is tried again.", "Nothing to do.";
     Abandoned, "abandoned", "The process ended while this ran; the action is not idempotent, so it is not run again.", "See whether it took effect, then run it again by hand if not.";

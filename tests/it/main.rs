@@ -17,6 +17,7 @@ mod damage;
 mod docs;
 mod faults;
 mod full_disk;
+mod hold;
 mod hostile;
 mod image;
 mod index;

@@ -78,6 +78,7 @@ enum Step {
         parameters: Map<String, Value>,
     },
     SwitchOff(String),
+    Hold(String),
     Advance(String),
     Called,
     Cancel,
@@ -239,6 +240,10 @@ impl Stage {
             Step::SwitchOff(rule) => {
                 let by = Principal::Token("li".into());
                 signalman::engine::switching::switch(&self.world.app.engine, rule, false, &by).await.unwrap();
+            }
+            Step::Hold(reason) => {
+                let by = Principal::Token("li".into());
+                signalman::engine::holding::hold(&self.world.app.engine, &by, reason).await.unwrap();
             }
             Step::Advance(span) => self.clock.advance(duration::parse(span).unwrap()),
             Step::Called => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::client::{ApiClient, id_part};
 use super::table::{self, text, time};
-use super::{Answer, Common, Failure, print_line};
+use super::{Answer, Common, Failure, hold, print_line};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Subcommand)]
@@ -94,6 +94,7 @@ fn print_list(answer: &Value) {
     let rows: Vec<Vec<String>> = answer["rules"].as_array().into_iter().flatten().map(row).collect();
     let head = ["rule", "state", "trigger", "action", "held back by", "keys", "switched", "file"];
     table::print(&head, &rows, "no rules yet; put a file into rules/");
+    hold::print_standing(answer);
 }
 
 fn phrases(list: &Value) -> String {
