@@ -579,7 +579,9 @@ fn nearest(scripted: &Scripted, sent: &Sent, case: &Place) -> (Place, Vec<String
         let differences = exchange.differences(sent);
         (differences.iter().filter(|one| ["method", "origin", "path"].contains(&one.path.as_str())).count(), differences.len())
     };
-    let Some(exchange) = scripted.exchanges().iter().min_by_key(distance) else { return (case.clone(), vec!["  no request is expected at all".into()]) };
+    let Some(exchange) = scripted.exchanges().iter().min_by_key(distance) else {
+        return (case.clone(), vec!["  no request is expected at all".into()]);
+    };
     let differences = exchange.differences(sent);
     if differences.is_empty() {
         let why = "  it is like this one, which has come often enough, or whose turn it is not (`times`, `http_order: any`)";

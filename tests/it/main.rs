@@ -23,6 +23,7 @@ mod image;
 mod index;
 mod journey;
 mod model;
+mod packtest;
 mod power;
 mod reasons;
 mod reload;

@@ -51,11 +51,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<Answer, Fail
     }
     let written = write(&folder, name).map_err(|error| Failure::failed(format!("cannot write `{}`: {error}", folder.display())))?;
     let site = if common.site == Path::new(".") { String::new() } else { format!(" --site {}", common.site.display()) };
-    let next = [
-        format!("signalman{site} lint"),
-        format!("signalman{site} pack test {name} --watch"),
-        format!("signalman{site} serve"),
-    ];
+    let next = [format!("signalman{site} lint"), format!("signalman{site} pack test {name} --watch"), format!("signalman{site} serve")];
     let shown: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     common.show(&json!({"pack": name, "files": shown, "next": next}), || {
         for path in &shown {
