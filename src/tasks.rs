@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// The signal to stop; cheap to clone.
@@ -40,6 +40,12 @@ impl Stop {
     /// Waits for the signal.
     pub async fn stopped(&self) {
         self.0.cancelled().await;
+    }
+
+    /// Gives the signal when what is answered is dropped.
+    #[must_use]
+    pub fn stops_when_dropped(self) -> DropGuard {
+        self.0.drop_guard()
     }
 
     /// A signal that is given with this one, and can be given alone.
@@ -270,11 +276,11 @@ pub fn on_threads(name: &str, stack_bytes: usize, threads: usize, work: impl Fn(
 }
 
 /// How far work in the background stands back behind everything else; as `nice` counts.
-const BACKGROUND_NICE: i32 = 15;
+pub const BACKGROUND_NICE: i32 = 15;
 
-/// Lets the calling thread stand back behind all others, for good.
-pub fn stand_back() {
-    if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+/// Lets the calling thread stand back behind others, for good; as `nice` counts.
+pub fn stand_back(nice: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
         tracing::debug!("the priority of this thread stays as it is: {error}");
     }
 }
@@ -286,7 +292,7 @@ pub fn stand_back() {
 pub async fn in_background<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     let (done, result) = tokio::sync::oneshot::channel();
     let work = move || {
-        stand_back();
+        stand_back(BACKGROUND_NICE);
         let _ = done.send(work()); // nobody waits for it any more
     };
     spawn_thread(name, 2 << 20, work).map_err(|error| format!("no thread: {error}"))?;

@@ -17,7 +17,7 @@ use super::webhooks::read_json;
 use super::{ApiState, site};
 use crate::auth::permission::Permission::{Operate, Read};
 use crate::engine::ingest::cause;
-use crate::engine::{Engine, owned};
+use crate::engine::{Engine, owned, plan};
 use crate::model::action::masked;
 use crate::model::execution::{Execution, Status};
 use crate::model::principal::Principal;
@@ -31,6 +31,10 @@ pub(super) const ROUTES: &[Route] = &[
         .accepts("Execution")
         .or(&[404, 409, 422]),
     get("/api/v1/executions/{id}", Read, "One execution", |m| on(m, show)).answers("Execution").or(&[404]),
+    post("/api/v1/actions/{action}/plan", Operate, "What an action would do, by its own account; nothing is changed", |m| on(m, plan))
+        .takes("PlanRequest")
+        .answers("Plan")
+        .or(&[404, 409, 422]),
     post("/api/v1/executions/{id}/cancel", Operate, "Stop an execution", |m| on(m, cancel)).accepts("Execution").or(&[404, 409]),
 ];
 
@@ -62,6 +66,23 @@ pub(super) async fn request(
     let asked = owned(async move { engine.request(&requested.action, &requested.parameters, principal, cause).await });
     let execution = asked.await??;
     Ok((StatusCode::ACCEPTED, Json(shown(&state.engine, &execution))))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Planned {
+    #[serde(default)]
+    parameters: Map<String, Value>,
+}
+
+pub(super) async fn plan(
+    State(state): State<Arc<ApiState>>,
+    Extension(principal): Extension<Principal>,
+    Path(action): Path<String>,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let planned: Planned = read_json(body, state.body_bytes).await?;
+    Ok(Json(plan::plan(&state.engine, &action, &planned.parameters, principal).await?))
 }
 
 pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<Value>, Problem> {

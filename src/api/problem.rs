@@ -72,6 +72,11 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "Not allowed", detail)
     }
 
+    /// What the request depends on is not so any more.
+    pub fn precondition(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "It has changed meanwhile", detail)
+    }
+
     /// The method is not one that the address has; these are.
     #[must_use]
     pub fn method_not_allowed(allow: &str) -> Self {

@@ -53,7 +53,7 @@ pub fn outcome(execution: &Execution) -> String {
     let (request, state) = (&execution.request, &execution.state);
     let by = match &request.requested_by {
         Principal::Rule(rule) => format!(" (rule `{rule}`)"),
-        token @ Principal::Token(_) => format!(" (asked for by {})", token.describe()),
+        other @ (Principal::Token(_) | Principal::Execution(_)) => format!(" (asked for by {})", other.describe()),
     };
     let id = execution.id.short();
     let action = &request.action;

@@ -46,7 +46,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
-    tasks::stand_back(); // a server on this machine goes first
+    tasks::stand_back(tasks::BACKGROUND_NICE); // a server on this machine goes first
     let standard = arguments.file.as_os_str() == STANDARD;
     if !standard {
         refuse_to_overwrite(arguments)?;

@@ -95,7 +95,15 @@ impl ApiClient {
     /// # Errors
     /// What the server says is wrong, or that it does not answer.
     pub fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        self.within(TIMEOUT, method, path, body)
+        self.call_with(method, path, body, &[])
+    }
+
+    /// The same with more headers.
+    ///
+    /// # Errors
+    /// What the server says is wrong, or that it does not answer.
+    pub fn call_with(&self, method: Method, path: &str, body: Option<&Value>, headers: &[(&str, String)]) -> Result<Value, Failure> {
+        self.within(TIMEOUT, method, path, body, headers)
     }
 
     /// The same for what takes long.
@@ -103,12 +111,22 @@ impl ApiClient {
     /// # Errors
     /// What the server says is wrong, or that it does not answer.
     pub fn wait(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        self.within(LONG_TIMEOUT, method, path, body)
+        self.within(LONG_TIMEOUT, method, path, body, &[])
     }
 
-    fn within(&self, time: Duration, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    fn within(
+        &self,
+        time: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, String)],
+    ) -> Result<Value, Failure> {
         self.runtime.block_on(async {
             let mut request = self.client.request(method, self.url(path)).bearer_auth(self.token.reveal()).timeout(time);
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
             if let Some(body) = body {
                 request = request.header("content-type", "application/json").body(body.to_string());
             }

@@ -83,7 +83,12 @@ pub(super) fn print_one(execution: &Value) {
             print_line(&format!("{field:<16} {}", serde_json::to_string_pretty(&execution[field]).unwrap_or_default()));
         }
     }
-    for line in execution["log"].as_array().into_iter().flatten() {
+    print_log(execution);
+}
+
+/// What was logged, a line each.
+pub(super) fn print_log(of: &Value) {
+    for line in of["log"].as_array().into_iter().flatten() {
         print_line(&format!("log              {} {} {}", time(&line["at"]), text(&line["level"]), text(&line["text"])));
     }
 }

@@ -8,12 +8,16 @@ use crate::model::reason;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Which page
-    #[arg(value_parser = ["reasons", "cli"])]
+    #[arg(value_parser = ["reasons", "cli", "scripts"])]
     page: String,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Answer {
-    let page = if arguments.page == "cli" { cli() } else { reason::reference() };
+    let page = match arguments.page.as_str() {
+        "cli" => cli(),
+        "scripts" => crate::script::host::reference(),
+        _ => reason::reference(),
+    };
     print_line(page.trim_end());
     Answer::Yes
 }

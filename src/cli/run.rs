@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::client::ApiClient;
-use super::{Answer, Common, Failure, execution};
+use super::client::{ApiClient, id_part};
+use super::{Answer, Common, Failure, execution, print_line};
 use crate::config::Environment;
 
 /// How often to look whether it has ended.
@@ -21,11 +21,20 @@ pub(super) struct Arguments {
     /// Do not wait for the result
     #[arg(long)]
     detach: bool,
+    /// Show what it would do, by its own account, and change nothing
+    #[arg(long, conflicts_with = "detach")]
+    plan: bool,
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environment) -> Result<Answer, Failure> {
     let parameters = parameters(&arguments.parameters)?;
     let client = ApiClient::new(common, environment)?;
+    if arguments.plan {
+        let path = format!("/api/v1/actions/{}/plan", id_part(&arguments.action)?);
+        let planned = client.post(&path, &json!({"parameters": parameters}))?;
+        common.show(&planned, || print_plan(&planned));
+        return Ok(Answer::Yes);
+    }
     let mut seen = client.post("/api/v1/executions", &json!({"action": arguments.action, "parameters": parameters}))?;
     let path = format!("/api/v1/executions/{}", seen["id"].as_str().unwrap_or_default());
     let open = |seen: &Value| matches!(seen["status"].as_str(), Some("requested" | "delayed" | "running" | "canceling"));
@@ -36,6 +45,14 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     common.show(&seen, || execution::print_one(&seen));
     let fine = arguments.detach || seen["status"] == "succeeded";
     Ok(if fine { Answer::Yes } else { Answer::No })
+}
+
+fn print_plan(planned: &Value) {
+    match &planned["plan"] {
+        Value::String(text) => print_line(text),
+        value => print_line(&serde_json::to_string_pretty(value).unwrap_or_default()),
+    }
+    execution::print_log(planned);
 }
 
 /// Reads `name=value` and `name:=JSON`.

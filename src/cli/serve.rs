@@ -14,6 +14,7 @@ use crate::app::{self, App, Parts, StartError};
 use crate::clock::SystemClock;
 use crate::config::Environment;
 use crate::model::ids::IdSource;
+use crate::outbound::network::Network;
 use crate::telemetry::{self, LogFormat};
 
 #[derive(Debug, clap::Args)]
@@ -59,7 +60,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("no signals", error))?;
         let told = |error: StartError| Failure::failed(error.to_string());
         let parts = Parts::real(store, Arc::new(SystemClock), Arc::new(IdSource::system())).map_err(told)?;
-        let app = app::start(site, Parts { origin: Some(origin), ..parts }).await.map_err(told)?;
+        let network = Network::allowing(site.config.local_names.clone()).map_err(|error| told(error.into()))?;
+        let app = app::start(site, Parts { origin: Some(origin), transport: Arc::new(network), ..parts }).await.map_err(told)?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(|error| failed("no signals", error))?;
         greet(&app, counts);
         loop {

@@ -91,6 +91,8 @@ pub struct SiteConfig {
     pub retention: Keep,
     /// What may be at once.
     pub limits: Limits,
+    /// Names of other systems that may stand for addresses of this machine and its link.
+    pub local_names: BTreeSet<String>,
 }
 
 /// The settings of one pack, as the site gives them.
@@ -151,6 +153,7 @@ fn defaults(site: &Path) -> SiteConfig {
         open_webhooks_at: Vec::new(),
         retention: Keep::default(),
         limits: Limits { body_bytes: 1 << 20, webhook_concurrency: 512, open_executions: 100_000, script_threads: 32 },
+        local_names: BTreeSet::new(),
     }
 }
 
@@ -206,6 +209,12 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
         for (name, limit) in [("events", &mut keep.events), ("executions", &mut keep.executions), ("output", &mut keep.outputs)] {
             read_limit(&mut inner, name, limit);
         }
+        inner.finish();
+    }
+    if let Some(node) = fields.node("outbound")
+        && let Some(mut inner) = Fields::of(fields.source, node, "`outbound`", fields.faults)
+    {
+        config.local_names = inner.texts("local_names").into_iter().map(|(name, _)| name.trim_end_matches('.').to_lowercase()).collect();
         inner.finish();
     }
     if let Some(node) = fields.node("limits")

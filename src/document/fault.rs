@@ -80,19 +80,26 @@ impl fmt::Display for Fault {
         let kind = if self.warning { "warning" } else { "error" };
         write!(f, "{}: {kind}: {}", self.place, self.message)?;
         if let Some(line) = &self.line {
-            let shown: String = line.chars().take(SHOWN_COLUMNS).collect();
-            write!(f, "\n  {:>4} | {shown}", self.place.line)?;
-            if (1..=SHOWN_COLUMNS).contains(&self.place.column) {
-                // Tabs keep their width above the caret.
-                let lead: String = line.chars().take(self.place.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-                write!(f, "\n       | {lead}^")?;
-            }
+            f.write_str(&excerpt(line, self.place.line, self.place.column))?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n       = {hint}")?;
         }
         Ok(())
     }
+}
+
+/// A line of a file as it is shown below a message, with a mark below the column where there is room.
+#[must_use]
+pub fn excerpt(text: &str, line: usize, column: usize) -> String {
+    let shown: String = text.chars().take(SHOWN_COLUMNS).collect();
+    let mut excerpt = format!("\n  {line:>4} | {shown}");
+    if (1..=SHOWN_COLUMNS).contains(&column) {
+        // Tabs keep their width above the caret.
+        let lead: String = text.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        excerpt.push_str(&format!("\n       | {lead}^"));
+    }
+    excerpt
 }
 
 /// The name among `known` that was probably meant.

@@ -37,6 +37,16 @@ pub enum Command {
         /// How.
         outcome: Result<Output, RunError>,
     },
+    /// A script waits for an execution that it has asked for, and gives its place back meanwhile; answers once that has ended and this is
+    /// durable, or at once with nothing if it is not open.
+    Await {
+        /// Whose script.
+        parent: ExecutionId,
+        /// What it waits for.
+        child: ExecutionId,
+        /// The way back.
+        reply: oneshot::Sender<Option<Arc<Execution>>>,
+    },
     /// Someone wants it stopped; answers with the state right after, or nothing if it is not open.
     Cancel {
         /// Which.
@@ -86,6 +96,8 @@ struct Lane {
     waiting: VecDeque<ExecutionId>,
     /// Those that run, the oldest first.
     running: BTreeSet<(DateTime<Utc>, ExecutionId)>,
+    /// Those that run, and have given their places back while they wait for others.
+    lent: BTreeSet<(DateTime<Utc>, ExecutionId)>,
     /// How long its attempts take lately, in milliseconds.
     pace_ms: Option<f64>,
 }
@@ -115,7 +127,7 @@ impl Lane {
 
     fn ended(&mut self, started_at: Option<DateTime<Utc>>, id: ExecutionId, now: DateTime<Utc>) {
         let Some(started_at) = started_at else { return };
-        if self.running.remove(&(started_at, id)) {
+        if self.running.remove(&(started_at, id)) | self.lent.remove(&(started_at, id)) {
             let took = milliseconds(now - started_at);
             self.pace_ms = Some(self.pace_ms.map_or(took, |pace| pace * 0.9 + took * 0.1));
         }
@@ -126,6 +138,12 @@ fn milliseconds(span: chrono::Duration) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "microseconds of an attempt fit a double")]
     let microseconds = span.num_microseconds().unwrap_or(i64::MAX) as f64;
     microseconds / 1_000.0
+}
+
+/// A script that waits for an execution.
+struct Waiter {
+    parent: ExecutionId,
+    reply: oneshot::Sender<Option<Arc<Execution>>>,
 }
 
 /// An execution that has not ended.
@@ -140,6 +158,8 @@ struct Conductor {
     table: RunnerTable,
     open: HashMap<ExecutionId, Open>,
     lanes: BTreeMap<LaneKey, Lane>,
+    /// Who waits for an execution.
+    waiters: HashMap<ExecutionId, Vec<Waiter>>,
     due: BinaryHeap<Reverse<(DateTime<Utc>, ExecutionId)>>,
     commands: mpsc::Sender<Command>,
     /// Taken in by a resync; whoever asked for them may still say so.
@@ -172,12 +192,14 @@ pub async fn run(
     drain: Stop,
     stop: Stop,
 ) {
+    let _ = engine.runners.set(table.runners.iter().map(|(kind, (runner, _))| (*kind, Arc::clone(runner))).collect());
     let commands = engine.commands.clone();
     let mut conductor = Conductor {
         engine,
         table,
         open: HashMap::new(),
         lanes: BTreeMap::new(),
+        waiters: HashMap::new(),
         due: BinaryHeap::new(),
         commands,
         resynced: HashSet::new(),
@@ -226,7 +248,7 @@ async fn until(engine: &Engine, at: Option<DateTime<Utc>>) {
 
 impl Conductor {
     fn is_drained(&self) -> bool {
-        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running.is_empty())
+        self.drain.is_stopped() && self.lanes.values().all(|lane| lane.running.is_empty() && lane.lent.is_empty())
     }
 
     /// Takes an execution into the books: it waits for its turn or for its time.
@@ -294,6 +316,7 @@ impl Conductor {
                     }
                 }
                 Command::Ended { id, outcome } => self.end(id, outcome, effects),
+                Command::Await { parent, child, reply } => self.wait(parent, child, reply),
                 Command::Cancel { id, by, reply } => {
                     let answer = self.cancel(id, by, effects);
                     effects.replies.push((reply, answer));
@@ -307,7 +330,44 @@ impl Conductor {
         }
     }
 
+    /// A script waits for an execution: its place is free until that has ended.
+    fn wait(&mut self, parent: ExecutionId, child: ExecutionId, reply: oneshot::Sender<Option<Arc<Execution>>>) {
+        if !self.open.contains_key(&child) {
+            let _ = reply.send(None); // the script has been ended meanwhile
+            return;
+        }
+        self.lend(parent, true);
+        self.waiters.entry(child).or_default().push(Waiter { parent, reply });
+    }
+
+    /// Moves a running execution between those that have a place and those that have lent theirs.
+    fn lend(&mut self, id: ExecutionId, lend: bool) {
+        let Some(open) = self.open.get(&id) else { return };
+        let (Some(lane), Some(at)) = (self.lanes.get_mut(&open.lane), open.execution.state.started_at) else { return };
+        let (from, to) = if lend { (&mut lane.running, &mut lane.lent) } else { (&mut lane.lent, &mut lane.running) };
+        if from.remove(&(at, id)) {
+            to.insert((at, id));
+        }
+    }
+
+    /// An execution has ended, and that is durable: whoever waits goes on.
+    fn tell_waiters(&mut self, ended: &Arc<Execution>) {
+        for waiter in self.waiters.remove(&ended.id).unwrap_or_default() {
+            self.lend(waiter.parent, false);
+            let _ = waiter.reply.send(Some(Arc::clone(ended))); // it has been ended meanwhile
+        }
+    }
+
     fn cancel(&mut self, id: ExecutionId, by: String, effects: &mut Effects) -> Option<Execution> {
+        let waits_for: Vec<ExecutionId> = self
+            .waiters
+            .iter()
+            .filter(|(_, waiters)| waiters.iter().any(|waiter| waiter.parent == id && !waiter.reply.is_closed()))
+            .map(|(child, _)| *child)
+            .collect();
+        for child in waits_for {
+            self.cancel(child, by.clone(), effects);
+        }
         let at = self.engine.clock.now();
         let open = self.open.get_mut(&id)?;
         if open.execution.state.status == Status::Canceling {
@@ -392,15 +452,12 @@ impl Conductor {
         while std::mem::take(&mut started) && effects.starts.len() < COMMANDS_TOGETHER {
             for key in &lanes {
                 #[allow(clippy::cast_precision_loss, reason = "a small number")]
-                let (all, own) = self
-                    .table
-                    .runners
-                    .get(key.runner)
-                    .map_or((f64::MAX, f64::MAX), |(_, places)| (*places as f64, places_of_one_pack(*places) as f64));
+                let all = self.table.runners.get(key.runner).map_or(f64::MAX, |(_, places)| *places as f64);
                 let taken = taken.entry(key.runner).or_default();
                 let of_pack = of_pack.entry((key.runner, key.pack.clone())).or_default();
                 let lane = self.lanes.get_mut(key).expect("lanes are never removed");
                 let more = lane.places(key, lane.running.len() + 1, now) - lane.places(key, lane.running.len(), now);
+                let own = places_of_one_pack(all - (*taken - *of_pack));
                 if *taken + more > all + ROUNDING || *of_pack + more > own + ROUNDING {
                     continue;
                 }
@@ -460,7 +517,9 @@ impl Conductor {
         for id in changed {
             let ended = self.open.get(&id).map(|open| open.execution.state.status).filter(|status| status.is_final());
             if let Some(status) = ended {
-                self.open.remove(&id);
+                if let Some(open) = self.open.remove(&id) {
+                    self.tell_waiters(&open.execution);
+                }
                 self.engine.metrics.executions.with_label_values(&[status.name()]).inc();
             }
         }
@@ -548,16 +607,17 @@ impl Conductor {
 /// Shares of places are added up as floating-point numbers.
 const ROUNDING: f64 = 1e-6;
 
-/// A quarter of a runner's places, at least one, is kept for other packs.
-fn places_of_one_pack(places: usize) -> usize {
-    if places > 1 { places - (places / 4).max(1) } else { places }
+/// Of the places that others have not taken, a pack gets three quarters; at least one is kept for the next pack. So however many packs take
+/// all they can, the next one finds a place, as long as there is one for each.
+fn places_of_one_pack(left: f64) -> f64 {
+    if left > 1.0 { left - (left / 4.0).floor().max(1.0) } else { left }
 }
 
 /// The longest error that is kept, in bytes.
 const MAX_ERROR_BYTES: usize = 4_000;
 
 /// Replaces secrets wherever the outcome shows them, and cuts what is too long.
-fn mask(outcome: &mut Result<Output, RunError>, masks: &Masks) {
+pub(super) fn mask(outcome: &mut Result<Output, RunError>, masks: &Masks) {
     let log = match outcome {
         Ok(output) => {
             masks.value(&mut output.result);
@@ -579,7 +639,7 @@ fn mask(outcome: &mut Result<Output, RunError>, masks: &Masks) {
 }
 
 /// Returns when a runner that has begun should have ended long ago.
-async fn overdue(clock: &dyn Clock, cx: &RunContext) {
+pub(super) async fn overdue(clock: &dyn Clock, cx: &RunContext) {
     let patience = cx.timeout + RUNNER_GRACE;
     while cx.began().is_none() {
         clock::sleep(clock, patience).await;
@@ -598,4 +658,21 @@ fn next_attempt(execution: &Execution, action: Option<&Action>, error: &RunError
     let outcome = if error.reason == Reason::TimedOut { RetryOn::TimedOut } else { RetryOn::Failed };
     let wanted = error.retry && retry.on.contains(&outcome) && execution.state.attempt <= retry.count;
     wanted.then(|| retry.pause_after(execution.state.attempt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::places_of_one_pack;
+
+    #[test]
+    fn packs_that_take_all_they_can_leave_something_to_the_next() {
+        let (mut left, mut shares) = (32.0, Vec::new());
+        while left > 0.0 {
+            let share = places_of_one_pack(left);
+            shares.push(share);
+            left -= share;
+        }
+        assert_eq!(format!("{shares:?}"), "[24.0, 6.0, 1.0, 1.0]");
+        assert_eq!(format!("{:?}", [1.0, 2.0, 4.0].map(places_of_one_pack)), "[1.0, 1.0, 3.0]");
+    }
 }

@@ -174,7 +174,7 @@ async fn silences(engine: &Engine, prepared: &mut Prepared) -> Result<(), StoreE
         let last = last.unwrap_or_else(|| nothing_yet(rule, &silence.key, deadline));
         told.push((silence, Arc::clone(rule), last, deadline));
     }
-    let keys = engine.ruling.keys();
+    let keys = engine.ruling.keys(now);
     let mut work = Work { engine, catalog: &catalog, prepared, state: engine.ruling.state(), keys: &keys };
     for (silence, rule, last, deadline) in told {
         let world = World { keys: &keys, off: &catalog.off };
@@ -305,7 +305,7 @@ async fn evaluate(engine: &Engine, deliveries: Vec<Delivery>, prepared: &mut Pre
                     }
                 }
             }
-            let keys = engine.ruling.keys();
+            let keys = engine.ruling.keys(engine.clock.now());
             let mut work = Work { engine, catalog: &catalog, prepared, state: engine.ruling.state(), keys: &keys };
             for mut delivery in deliveries {
                 let outcome = work.take(std::mem::take(&mut delivery.events));
@@ -591,6 +591,7 @@ impl Work<'_> {
             event,
             key,
             depth,
+            parent: None,
             notify: rule.notify.as_ref().map(|notify| notify.value.clone()),
             idempotent: action.is_some_and(|action| action.idempotent),
         };

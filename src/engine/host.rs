@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::Engine;
-use crate::model::event::Cause;
+use super::{Engine, RequestError, children, keys, owned};
+use crate::model::datastore::{Changed, KeyEntry, KeyRequest, Scope};
 use crate::model::failure::Failure;
 use crate::model::ids::{ExecutionId, MessageId};
 use crate::model::message::{Delivery, Message, bounded};
@@ -33,12 +33,50 @@ impl EngineHost {
 
 #[async_trait]
 impl Host for EngineHost {
-    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, String> {
-        self.engine()?.store.key(pack, name).await.map_err(|error| error.to_string())
+    async fn key(&self, scope: &Scope, name: &str) -> Result<Option<KeyEntry>, String> {
+        keys::get(&*self.engine()?, scope, name).await.map_err(|error| error.to_string())
     }
 
-    async fn set_key(&self, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), String> {
-        self.engine()?.set_key(pack, name, value, cause).await.map_err(|error| error.to_string())
+    async fn key_names(&self, scope: &Scope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, String> {
+        let (engine, mut names, mut after) = (self.engine()?, Vec::new(), after.map(ToString::to_string));
+        loop {
+            let wanted = limit - names.len();
+            let (found, more) = keys::list(&engine, scope, prefix, after.as_deref(), wanted).await.map_err(|error| error.to_string())?;
+            names.extend(found.into_iter().map(|(name, _)| name));
+            if !more || names.len() >= limit {
+                return Ok(names);
+            }
+            after = names.last().cloned();
+        }
+    }
+
+    async fn change_key(&self, request: KeyRequest) -> Result<Changed, Failure> {
+        let engine = self.engine().map_err(Failure::engine)?;
+        keys::change(&engine, request).await.map_err(|error| match error {
+            RequestError::Store(error) => Failure::engine(error.to_string()),
+            RequestError::Conflict(_) => Failure { retry: true, ..Failure::misuse(format!("kv: {error}")) },
+            error => Failure::misuse(format!("kv: {error}")),
+        })
+    }
+
+    async fn start_action(
+        &self,
+        parent: ExecutionId,
+        depth: u32,
+        index: u32,
+        action: &str,
+        parameters: &Map<String, Value>,
+    ) -> Result<ExecutionId, Failure> {
+        let engine = self.engine().map_err(Failure::engine)?;
+        let (action, parameters) = (action.to_string(), parameters.clone());
+        // Whoever waits may be ended at any moment; what is committed is handed over all the same.
+        let asked = owned(async move { children::start(&engine, parent, depth, index, &action, &parameters).await });
+        asked.await.unwrap_or_else(|error| Err(Failure::engine(error.to_string())))
+    }
+
+    async fn wait_for(&self, parent: ExecutionId, child: ExecutionId) -> Result<Value, Failure> {
+        let engine = self.engine().map_err(Failure::engine)?;
+        children::wait(&engine, parent, child).await
     }
 
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure> {

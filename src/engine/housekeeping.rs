@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::conduct::Command;
-use super::{Engine, notices};
+use super::{Engine, keys, notices};
 use crate::chat::words;
 use crate::clock;
 use crate::store::{Batch, Keep, StoreError};
@@ -30,6 +30,9 @@ pub async fn run(engine: Arc<Engine>, keep: Keep, stop: Stop) {
     let mut watch = Watch::default();
     loop {
         tend(&engine, &keep, &stop, &mut watch).await;
+        if let Err(error) = keys::sweep(&engine).await {
+            tracing::debug!("expired keys are removed later: {error}");
+        }
         watch.look(&engine).await;
         let wait = async {
             tokio::select! { () = engine.store.wants_tending() => {}, () = clock::sleep(&*engine.clock, EVERY) => {} }

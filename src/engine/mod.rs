@@ -6,6 +6,7 @@
 
 pub mod board;
 pub mod catalog;
+pub mod children;
 pub mod conduct;
 pub mod deliver;
 pub mod evaluate;
@@ -16,6 +17,7 @@ pub mod ingest;
 pub mod keys;
 pub mod notices;
 pub mod own;
+pub mod plan;
 pub mod recover;
 pub mod rehearse;
 pub mod ruling;
@@ -24,11 +26,12 @@ pub mod supervise;
 pub mod switching;
 pub mod why;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::clock::{self, Clock};
 use crate::engine::board::Board;
@@ -45,7 +48,8 @@ use crate::model::execution::{Execution, Request};
 use crate::model::ids::{ExecutionId, IdSource};
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
-use crate::store::{Batch, CommitError, KeyChange, Store, StoreError};
+use crate::runners::ActionRunner;
+use crate::store::{Batch, CommitError, Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// What every part of the engine works with.
@@ -75,6 +79,9 @@ pub struct Engine {
     /// Whether automatic executions are held.
     pub hold: HoldCell,
     commands: mpsc::Sender<Command>,
+    /// Places for plans.
+    plans: Semaphore,
+    runners: OnceLock<BTreeMap<&'static str, Arc<dyn ActionRunner>>>,
 }
 
 /// What an engine is made of.
@@ -209,6 +216,14 @@ impl From<CommitError> for RequestError {
     }
 }
 
+/// Who asks for an execution, and how it came to that.
+struct Asked {
+    id: ExecutionId,
+    by: Principal,
+    depth: u32,
+    parent: Option<ExecutionId>,
+}
+
 /// Runs what must not be left half done when whoever waits for it goes away, as a client whose connection breaks.
 ///
 /// # Errors
@@ -237,6 +252,8 @@ impl Engine {
             own_events: Notify::new(),
             hold: HoldCell::default(),
             commands,
+            plans: Semaphore::new(plan::AT_ONCE),
+            runners: OnceLock::new(),
         };
         (Arc::new(engine), inbox)
     }
@@ -256,6 +273,11 @@ impl Engine {
         if depth > MAX_DEPTH {
             return Err(RequestError::Conflict(format!("refused as a loop: executions cause each other more than {MAX_DEPTH} steps deep")));
         }
+        let id = self.ids.execution(self.clock.now());
+        self.ask(action, parameters, Asked { id, by, depth, parent: None }).await
+    }
+
+    async fn ask(&self, action: &str, parameters: &Map<String, Value>, asked: Asked) -> Result<Execution, RequestError> {
         let catalog = self.catalog.get();
         let Some(found) = catalog.actions.get(action) else { return Err(RequestError::NotFound(catalog.no_action(action))) };
         if !found.enabled {
@@ -272,56 +294,21 @@ impl Engine {
         let request = Request {
             action: action.to_string(),
             parameters,
-            requested_by: by,
+            requested_by: asked.by,
             requested_at: now,
             event: None,
             key: None,
-            depth,
+            depth: asked.depth,
+            parent: asked.parent,
             notify: None,
             idempotent: found.idempotent,
         };
-        let execution = Arc::new(Execution::requested(self.ids.execution(now), request, Reason::Requested));
+        let execution = Arc::new(Execution::requested(asked.id, request, Reason::Requested));
         let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };
         let committed = self.store.commit(&batch).await?;
         self.stream.publish(committed.sequence, vec![stream::Item::Execution(Arc::clone(&execution))]);
         self.hand_over(vec![Arc::clone(&execution)]).await;
         Ok((*execution).clone())
-    }
-
-    /// Changes a key of the datastore, or deletes it; rules see the new value from here on.
-    ///
-    /// # Errors
-    /// When it cannot be stored.
-    pub async fn set_key(self: &Arc<Self>, pack: &str, name: &str, value: Option<Value>, cause: Option<Cause>) -> Result<(), CommitError> {
-        // Only where somebody sees the order of changes; scripts do not wait for each other.
-        let is_seen = pack == ruling::SYSTEM || self.catalog.get().rules.has_listeners(own::KEY_CHANGED);
-        let _alone = if is_seen { Some(self.ruling.changing_keys.lock().await) } else { None };
-        let (engine, pack, name) = (Arc::clone(self), pack.to_string(), name.to_string());
-        let changed = owned(async move { engine.change_key(&pack, &name, value, cause, is_seen).await }).await;
-        changed.unwrap_or_else(|error| Err(error.into()))
-    }
-
-    /// The caller sees to the order of changes.
-    async fn change_key(
-        &self,
-        pack: &str,
-        name: &str,
-        value: Option<Value>,
-        cause: Option<Cause>,
-        is_seen: bool,
-    ) -> Result<(), CommitError> {
-        let before = if is_seen { self.store.key(pack, name).await? } else { None };
-        let pending: Vec<_> = own::key_changed(self, pack, name, [before.as_ref(), value.as_ref()], cause).into_iter().collect();
-        let change = KeyChange { pack: pack.into(), name: name.into(), value: value.clone() };
-        let has_event = !pending.is_empty();
-        self.store.commit(&Batch { keys: vec![change], pending, ..Batch::default() }).await?;
-        if pack == ruling::SYSTEM {
-            self.ruling.note_key(name, value);
-        }
-        if has_event {
-            self.own_events.notify_one();
-        }
-        Ok(())
     }
 
     /// Asks for an execution to be stopped. Returns its state right after.

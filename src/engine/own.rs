@@ -11,6 +11,7 @@ use super::Engine;
 use super::catalog::Catalog;
 use crate::clock;
 use crate::journal::Journal;
+use crate::model::datastore::KeyEntry;
 use crate::model::event::{Cause, NewEvent, PendingEvent};
 use crate::model::execution::Execution;
 use crate::model::json::RawJson;
@@ -108,14 +109,18 @@ pub fn key_changed(
     engine: &Engine,
     pack: &str,
     name: &str,
-    [before, value]: [Option<&Value>; 2],
+    [before, after]: [Option<&KeyEntry>; 2],
     cause: Option<Cause>,
 ) -> Option<PendingEvent> {
-    if before == value || !engine.catalog.get().rules.has_listeners(KEY_CHANGED) {
+    let (now, [before_value, value]) = (engine.clock.now(), [before, after].map(|entry| entry.map(|entry| &entry.value)));
+    if before_value == value || !engine.catalog.get().rules.has_listeners(KEY_CHANGED) {
         return None;
     }
-    let payload = json!({"scope": pack, "name": name, "before": before, "value": value, "deleted": value.is_none()});
-    Some(event(engine, KEY_CHANGED, &format!("{pack}.{name}"), &payload, engine.clock.now(), cause))
+    let expired = before.filter(|entry| after.is_none() && entry.has_expired(now));
+    let payload = json!({"scope": pack, "name": name, "before": before_value, "value": value, "deleted": value.is_none(), "expired": expired.is_some()});
+    // It was over when its time was over, also where that is noticed later.
+    let at = expired.and_then(|entry| entry.expires_at).unwrap_or(now);
+    Some(event(engine, KEY_CHANGED, &format!("{pack}.{name}"), &payload, at, cause))
 }
 
 /// The event of a rule's quarantine, if a rule listens.

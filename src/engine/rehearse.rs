@@ -325,7 +325,7 @@ impl Stage {
         Self {
             action: catalog.actions.get(&*rule.rule.action).cloned(),
             off: off.map(|why| (reference.as_str().into(), why)).into_iter().collect(),
-            keys: engine.ruling.keys(),
+            keys: engine.ruling.keys(now),
             oldest: trail.oldest,
             sweep_at: since.timestamp_millis(),
             now: since,

@@ -1,6 +1,6 @@
 //! What the rules remember while the process runs: windows, ceilings, keys of the datastore, guards that used up their budget.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
@@ -9,14 +9,13 @@ use serde_json::Value;
 use super::Engine;
 use super::board::Board;
 use super::catalog::Catalog;
+use super::keys::Lines;
+use crate::model::datastore::{KeyEntry, SYSTEM};
 use crate::model::window::{WindowChange, WindowKey};
 use crate::rule::ceiling::Ceiling;
 use crate::rule::windows::outages::Outages;
 use crate::rule::windows::{Needed, OpenWindow, Windows};
 use crate::store::{Batch, Page, Store, StoreError};
-
-/// The pack that owns the keys that rules see as `kv.system`.
-pub const SYSTEM: &str = "system";
 
 /// The setting that tells when nothing could have come, and when the process was last known to be there.
 const ALIVE: &str = "alive";
@@ -31,9 +30,9 @@ const OVERRUNS: usize = 10;
 #[derive(Default)]
 pub struct Ruling {
     state: Mutex<State>,
-    keys: RwLock<Arc<BTreeMap<String, Value>>>,
-    /// Held while a key is changed, so that all see the changes in the order of their commits.
-    pub(super) changing_keys: tokio::sync::Mutex<()>,
+    keys: RwLock<Known>,
+    /// Waited in while a key is changed, so that all see the changes in the order of their commits.
+    pub(super) key_lines: Lines,
     /// Held while a rule is switched, or the rules are replaced.
     pub changing_rules: tokio::sync::Mutex<()>,
     /// Held while a rule is tried on stored events.
@@ -59,15 +58,59 @@ impl Default for State {
     }
 }
 
+/// The keys that rules see, and when some of them expire.
+#[derive(Default)]
+struct Known {
+    values: Arc<BTreeMap<String, Value>>,
+    due: BTreeSet<(DateTime<Utc>, String)>,
+    due_of: HashMap<String, DateTime<Utc>>,
+}
+
+impl Known {
+    fn is_due(&self, now: DateTime<Utc>) -> bool {
+        self.due.first().is_some_and(|(at, _)| *at <= now)
+    }
+
+    fn expire(&mut self, now: DateTime<Utc>) {
+        while self.is_due(now)
+            && let Some((_, name)) = self.due.pop_first()
+        {
+            self.note(&name, None);
+        }
+    }
+
+    fn note(&mut self, name: &str, entry: Option<&KeyEntry>) {
+        if let Some(at) = self.due_of.remove(name) {
+            self.due.remove(&(at, name.to_string()));
+        }
+        if let Some(at) = entry.and_then(|entry| entry.expires_at) {
+            self.due.insert((at, name.to_string()));
+            self.due_of.insert(name.to_string(), at);
+        }
+        let values = Arc::make_mut(&mut self.values); // copied only where somebody holds it right now
+        match entry {
+            Some(entry) => values.insert(name.to_string(), entry.value.clone()),
+            None => values.remove(name),
+        };
+    }
+}
+
 impl Ruling {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys of the datastore that rules see.
+    /// The keys of the datastore that rules see at a time.
     #[must_use]
-    pub fn keys(&self) -> Arc<BTreeMap<String, Value>> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn keys(&self, now: DateTime<Utc>) -> Arc<BTreeMap<String, Value>> {
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_due(now) {
+            return Arc::clone(&known.values);
+        }
+        drop(known);
+        let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        known.expire(now);
+        Arc::clone(&known.values)
     }
 
     /// What is remembered of a rule's keys, at most so many of its window and as many of its throttle.
@@ -82,13 +125,8 @@ impl Ruling {
         self.state().windows.count_of(rule)
     }
 
-    pub(super) fn note_key(&self, name: &str, value: Option<Value>) {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = Arc::make_mut(&mut keys); // copied only where somebody holds it right now
-        match value {
-            Some(value) => changed.insert(name.to_string(), value),
-            None => changed.remove(name),
-        };
+    pub(super) fn note_key(&self, name: &str, entry: Option<&KeyEntry>) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).note(name, entry);
     }
 
     /// What is remembered may differ from what is stored: it is read anew before it is used.
@@ -98,15 +136,15 @@ impl Ruling {
 }
 
 /// Reads the keys of the datastore that rules see.
-pub(super) async fn load_keys(store: &dyn Store) -> Result<BTreeMap<String, Value>, StoreError> {
-    let mut keys = BTreeMap::new();
+async fn load_keys(store: &dyn Store) -> Result<Known, StoreError> {
+    let (mut known, mut after) = (Known::default(), None);
     loop {
-        let after = keys.last_key_value().map(|(name, _): (&String, &Value)| name.clone());
-        let page = store.keys(SYSTEM, after.as_deref(), TOGETHER).await?;
-        if page.is_empty() {
-            return Ok(keys);
+        let page = store.keys(SYSTEM, "", after.as_deref(), TOGETHER).await?;
+        let Some((last, _)) = page.last() else { return Ok(known) };
+        after = Some(last.clone());
+        for (name, entry) in &page {
+            known.note(name, Some(entry));
         }
-        keys.extend(page);
     }
 }
 
@@ -116,7 +154,7 @@ pub(super) async fn load_keys(store: &dyn Store) -> Result<BTreeMap<String, Valu
 /// When the store cannot be read.
 pub async fn load(engine: &Engine) -> Result<(), StoreError> {
     let keys = load_keys(&*engine.store).await?;
-    *engine.ruling.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    *engine.ruling.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     let alive = engine.store.setting(ALIVE).await?;
     let now = engine.clock.now().timestamp_millis();
     let mut outages: Outages = alive.as_ref().and_then(|alive| serde_json::from_value(alive["outages"].clone()).ok()).unwrap_or_default();

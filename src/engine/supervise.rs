@@ -248,11 +248,12 @@ impl Own {
 #[async_trait]
 impl SensorState for Own {
     async fn load(&self) -> Result<Option<Value>, String> {
-        self.engine.store.key(&self.key_space(), self.kind).await.map_err(|error| error.to_string())
+        let entry = self.engine.store.key(&self.key_space(), self.kind).await.map_err(|error| error.to_string())?;
+        Ok(entry.map(|entry| entry.value))
     }
 
     async fn save(&self, state: &Value) -> Result<(), String> {
-        let change = KeyChange { pack: self.key_space(), name: self.kind.into(), value: Some(state.clone()) };
+        let change = KeyChange::plain(&self.key_space(), self.kind, Some(state.clone()));
         let batch = Batch { keys: vec![change], ..Batch::default() };
         self.engine.store.commit(&batch).await.map(|_| ()).map_err(|error| error.to_string())
     }

@@ -155,7 +155,7 @@ async fn answer(engine: &Engine, event: &StoredEvent, rule: &Arc<CompiledRule>, 
     let catalog = engine.catalog.get();
     let reference = &rule.rule.reference;
     let stored = event.verdicts.iter().find(|stored| stored.rule == **reference && stored.revision == rule.revision());
-    let now = engine.ruling.keys();
+    let now = engine.ruling.keys(engine.clock.now());
     // Null: it was not there.
     let known =
         |name: &String| Some((name.clone(), event.keys.get(name).or_else(|| now.get(name)).filter(|value| !value.is_null())?.clone()));

@@ -127,6 +127,9 @@ pub struct Request {
     /// How many of our own executions led here.
     #[serde(default)]
     pub depth: u32,
+    /// The execution whose script asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ExecutionId>,
     /// Whom to tell about the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
@@ -339,6 +342,7 @@ mod tests {
             event: None,
             key: None,
             depth: 0,
+            parent: None,
             notify: None,
             idempotent,
         };

@@ -101,6 +101,12 @@ impl ExecutionId {
         Self(derived(Ulid::from_parts(ms, 0), parts))
     }
 
+    /// The id of the `index`-th execution that a script asks for; equal on every attempt, so that a repeat finds the same.
+    #[must_use]
+    pub fn of_parent(parent: Self, index: u32) -> Self {
+        Self(derived(parent.0, &[b"child", &parent.to_bytes(), &index.to_be_bytes()]))
+    }
+
     /// An id for what a sensor does in one poll, where others want the id of an execution.
     #[must_use]
     pub fn of_poll(sensor: &str, at: DateTime<Utc>) -> Self {

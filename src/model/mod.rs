@@ -3,6 +3,7 @@
 //! Start reading at [`event`], then [`rule`], [`execution`] and [`reason`].
 
 pub mod action;
+pub mod datastore;
 pub mod duration;
 pub mod event;
 pub mod execution;

@@ -1,4 +1,4 @@
-//! Requests to other systems: those of packs only to granted origins; all of them bounded, never redirected.
+//! Requests to other systems: those of packs only to granted origins; all of them bounded, redirected only where the sender asks for it.
 //!
 //! What is decided about a request stands here. [`Transport`] carries it: [`network`] over the network, [`scripted`] to a list of replies.
 
@@ -22,6 +22,9 @@ use crate::template::text::plain;
 /// The largest reply.
 pub const MAX_REPLY_BYTES: usize = 4 << 20;
 
+/// The most redirects that one request follows.
+const MAX_REDIRECTS: usize = 5;
+
 /// How much of an error reply is shown.
 const SHOWN_CHARACTERS: usize = 500;
 
@@ -39,6 +42,7 @@ pub trait Transport: Send + Sync {
 }
 
 /// A request that is to be sent.
+#[derive(Clone)]
 pub struct Outbound {
     /// The method.
     pub method: &'static str,
@@ -64,6 +68,8 @@ pub struct Outbound {
     pub masks: Masks,
     /// The largest reply, in bytes.
     pub reply_bytes: usize,
+    /// Whether redirects are followed, each to a granted origin only; of requests that change nothing.
+    pub follow: bool,
 }
 
 impl Outbound {
@@ -89,6 +95,7 @@ impl Outbound {
             number: None,
             masks: Masks::default(),
             reply_bytes: MAX_REPLY_BYTES,
+            follow: false,
         }
     }
 
@@ -149,20 +156,50 @@ pub fn origin(url: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// When the pack may not call that origin, nobody answers, the reply is too large, or the status is not expected.
-pub async fn send(transport: &dyn Transport, pack: &Pack, outbound: Outbound) -> Result<Reply, Failure> {
-    let target = origin(&outbound.url).map_err(|error| Failure::misuse(format!("http: {error}")))?;
-    if !pack.capabilities.http.contains(&target) {
-        return Err(Failure::capability(&pack.reference, &format!("call {target}"), &format!("http: [\"{target}\"]")));
+pub async fn send(transport: &dyn Transport, pack: &Pack, mut outbound: Outbound) -> Result<Reply, Failure> {
+    let mut here = granted(pack, &outbound.url, "call")?;
+    for _ in 0..=MAX_REDIRECTS {
+        let reply = exchange(transport, outbound.clone()).await?;
+        let Some(next) = redirect(&outbound, &reply) else { return expected(&outbound, reply) };
+        let there = granted(pack, &next, "follow a redirect to")?;
+        if std::mem::replace(&mut here, there.clone()) != there {
+            // What was meant for one system is not told to another.
+            outbound.headers.retain(|name, _| !["authorization", "cookie"].contains(&name.to_lowercase().as_str()));
+        }
+        outbound.query.clear();
+        outbound.url = next;
     }
-    let (method, url, expect, masks) = (outbound.method, outbound.url.clone(), outbound.expect.clone(), outbound.masks.clone());
-    let reply = exchange(transport, outbound).await?;
-    let status = reply.status;
-    let expected = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
-    if expected {
+    let message = format!("{} {} was redirected more than {MAX_REDIRECTS} times", outbound.method, outbound.url);
+    Err(Failure { reason: Reason::RefusedByTarget, message, retry: false })
+}
+
+/// The origin of an address that a pack may call.
+fn granted(pack: &Pack, url: &str, what: &str) -> Result<String, Failure> {
+    let target = origin(url).map_err(|error| Failure::misuse(format!("http: {error}")))?;
+    if pack.capabilities.http.contains(&target) {
+        return Ok(target);
+    }
+    Err(Failure::capability(&pack.reference, &format!("{what} {target}"), &format!("http: [\"{target}\"]")))
+}
+
+/// Where a reply leads that is to be followed.
+fn redirect(outbound: &Outbound, reply: &Reply) -> Option<String> {
+    let leads = outbound.follow && [301, 302, 303, 307, 308].contains(&reply.status) && !outbound.expect.contains(&reply.status);
+    let location = Some(reply.header("location")).filter(|location| leads && !location.is_empty())?;
+    Url::parse(&outbound.url).and_then(|url| url.join(location)).ok().map(Into::into)
+}
+
+fn expected(outbound: &Outbound, reply: Reply) -> Result<Reply, Failure> {
+    let (method, url, status) = (outbound.method, &outbound.url, reply.status);
+    if if outbound.expect.is_empty() { (200..300).contains(&status) } else { outbound.expect.contains(&status) } {
         return Ok(reply);
     }
-    let shown = reply.shown(&masks);
-    let message = format!("{method} {url} answered {status}: {shown}");
+    let shown = reply.shown(&outbound.masks);
+    let mut message = format!("{method} {url} answered {status}: {shown}");
+    if (300..400).contains(&status) && !reply.header("location").is_empty() {
+        message.push_str(&format!("; it leads to {}, and redirects are followed with `follow: true` only", reply.header("location")));
+        outbound.masks.text(&mut message);
+    }
     Err(Failure { reason: Reason::RefusedByTarget, message, retry: status == 429 || status >= 500 })
 }
 

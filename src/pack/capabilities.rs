@@ -30,23 +30,59 @@ pub(super) fn read(source: &SourceFile, node: &Node, data: &Data, faults: &mut F
             Content::Scalar { value: Value::String(word), .. } if word == "read_write" => capabilities.kv = KvAccess::ReadWrite,
             Content::Map(pairs) => {
                 for (key, value) in pairs {
-                    match (key.text.as_str(), value.value()) {
-                        ("own", Value::String(word)) if word == "read_write" => capabilities.kv = KvAccess::ReadWrite,
-                        ("own", Value::String(word)) if word == "read" => capabilities.kv = KvAccess::Read,
-                        (pack, Value::String(word)) if word == "read" => capabilities.kv_read.push(pack.to_string()),
-                        _ => fields.fault(value, "the keys of another pack can only be read: `{other: read}`"),
+                    let scope = match key.text.as_str() {
+                        "own" => &mut capabilities.kv,
+                        "system" => &mut capabilities.kv_system,
+                        "user" => &mut capabilities.kv_user,
+                        pack if value.value() == "read" => {
+                            capabilities.kv_read.push(pack.to_string());
+                            continue;
+                        }
+                        _ => {
+                            fields.fault(value, "the keys of another pack can only be read: `{other: read}`");
+                            continue;
+                        }
+                    };
+                    match value.value().as_str() {
+                        Some("read") => *scope = KvAccess::Read,
+                        Some("read_write") => *scope = KvAccess::ReadWrite,
+                        _ => fields.fault(value, format!("`{}` must be read or read_write", key.text)),
                     }
                 }
             }
-            _ => fields.fault(node, "`kv` must be read, read_write, or a map such as {own: read_write, other: read}"),
+            _ => fields.fault(
+                node,
+                "`kv` must be read, read_write, or a map such as {own: read_write, system: read, user: read_write, other: read}",
+            ),
         }
     }
     capabilities.chat = fields.boolean("chat").unwrap_or(false);
-    for later in ["process", "actions"] {
-        if !fields.list(later).is_empty() {
-            fields.not_yet(later);
+    capabilities.process = programs(&mut fields);
+    for (pattern, place) in fields.texts("actions") {
+        let is_pattern = pattern.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b));
+        if is_pattern && (pattern.contains('.') || pattern == "*") {
+            capabilities.actions.push(pattern);
+        } else {
+            let message = format!("`{pattern}` is not an action: write `pack.name`, or `pack.*` for all of a pack");
+            fields.faults.push(source.fault(place.line, place.column, message));
         }
     }
     fields.finish();
     capabilities
+}
+
+/// Programs by name, or by an absolute path that means that one file.
+fn programs(fields: &mut Fields<'_, '_>) -> Vec<String> {
+    let mut programs = Vec::new();
+    for (program, place) in fields.texts("process") {
+        let is_path = program.starts_with('/') && !program.ends_with('/') && !program.split('/').any(|part| part == "..");
+        let is_name = !program.is_empty() && !program.contains('/') && !program.starts_with('.');
+        if program.contains('\0') || !(is_path || is_name) {
+            let message = format!("`{program}` is not a program: write its name, such as `git`, or its absolute path");
+            fields.faults.push(fields.source.fault(place.line, place.column, message));
+        } else {
+            programs.push(program);
+        }
+    }
+    programs
 }

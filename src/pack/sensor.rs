@@ -171,9 +171,11 @@ fn polling(fields: &mut Fields<'_, '_>, kind: &'static str, origin: &Origin<'_>)
             let polling = Polling { kind: kind.name.into(), settings, script, pack: Arc::clone(origin.pack), time_zone: origin.time_zone };
             match (kind.check)(&polling) {
                 Ok(()) => return Some(SensorKind::Polling(polling)),
-                Err(SetupFault::Script(fault)) => {
+                Err(SetupFault::Script(found)) => {
                     let file = polling.script.map(|script| SourceFile::new(script.file, script.text.as_str()))?;
-                    fields.faults.push(file.fault(fault.line, fault.column, fault.message));
+                    for fault in found {
+                        fields.faults.push(file.fault(fault.line, fault.column, fault.message));
+                    }
                     return None;
                 }
                 Err(fault) => fault,

@@ -116,6 +116,12 @@ pub struct RunError {
 pub trait ActionRunner: Send + Sync {
     /// Makes one attempt.
     async fn run(&self, call: ActionCall, cx: RunContext) -> Result<Output, RunError>;
+
+    /// Says what an attempt would do, and changes nothing; the execution of the call is not stored.
+    async fn plan(&self, call: ActionCall, _: RunContext) -> Result<Output, RunError> {
+        let message = format!("`{}` cannot say what it would do: its runner `{}` has no plans", call.action.reference, call.action.runner);
+        Err(RunError { reason: Reason::ActionFailed, message, retry: false, log: Vec::new() })
+    }
 }
 
 /// A kind of runner.

@@ -137,8 +137,8 @@ pub enum SetupFault {
     Setting(&'static str, String),
     /// The setting of this name is not known.
     Unknown(String, String),
-    /// The script.
-    Script(ScriptFault),
+    /// The script: everything that is wrong with it.
+    Script(Vec<ScriptFault>),
 }
 
 impl std::fmt::Display for SetupFault {
@@ -146,7 +146,7 @@ impl std::fmt::Display for SetupFault {
         match self {
             Self::Setting("", message) | Self::Unknown(_, message) => f.write_str(message),
             Self::Setting(name, message) => write!(f, "`{name}`: {message}"),
-            Self::Script(fault) => f.write_str(&fault.message),
+            Self::Script(faults) => f.write_str(&faults.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ")),
         }
     }
 }

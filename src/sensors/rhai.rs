@@ -18,7 +18,7 @@ use crate::model::ids::ExecutionId;
 use crate::model::pack::Pack;
 use crate::model::sensor::Polling;
 use crate::script::host::emit::{PollEnd, poll};
-use crate::script::host::{self, Entry, STACK_BYTES, ScriptAttempt, ScriptCache, Surroundings};
+use crate::script::host::{self, Entry, Lender, STACK_BYTES, ScriptAttempt, ScriptCache, Surroundings};
 use crate::tasks;
 
 /// The kind.
@@ -87,6 +87,24 @@ impl Sensor for Scripted {
     }
 }
 
+/// How far a poll that takes long stands back behind all other work, as `nice` counts.
+const STAND_BACK_NICE: i32 = 19;
+
+/// A sensor's script has a thread of its own; there is nothing to give away.
+struct OwnThread;
+
+impl Lender for OwnThread {
+    fn lend(&self) -> bool {
+        true
+    }
+
+    fn take_back(&self) {}
+
+    fn stand_back(&self) {
+        tasks::stand_back(STAND_BACK_NICE);
+    }
+}
+
 impl Scripted {
     /// One call; the new state, once it and the events are durable.
     async fn poll(&self, cx: &SensorContext, state: &Value) -> Result<Value, String> {
@@ -120,11 +138,13 @@ impl Scripted {
         let attempt = ScriptAttempt {
             execution: ExecutionId::of_poll(&cx.name, now),
             pack: Arc::clone(&self.pack),
+            user: None,
             depth: 0,
             masks: self.pack.masks.clone(),
             context: Box::new(move || about.clone()),
             deadline: now + chrono::Duration::from_std(self.plan.timeout).unwrap_or(chrono::Duration::days(1)),
             stop: cx.stop.clone(),
+            lender: Arc::new(OwnThread),
         };
         let (cache, surroundings) = (Arc::clone(&self.cache), Arc::clone(&self.surroundings));
         let (script, state) = (self.plan.script.clone(), state.clone());

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::Batch;
 use super::lanes::{DAY, LONG_MEMORY, SHORT_MEMORY, SIGHTING_DAY_S};
 use super::record::{self, Kind};
 use super::space::Operation;
 use super::writer::{Condition, Expectation};
+use super::{Batch, Was};
 use crate::model::event::StoredEvent;
 use crate::model::execution::State;
 use crate::model::hash::fingerprint;
@@ -49,8 +49,25 @@ fn days(since: DateTime<Utc>, now: DateTime<Utc>) -> impl Iterator<Item = u32> {
     (day_of(since)..=day_of(soon)).rev()
 }
 
-pub(super) fn key_name(pack: &str, name: &str) -> Vec<u8> {
-    format!("{pack}\0{name}").into_bytes()
+pub(super) fn key_name(scope: &str, name: &str) -> Vec<u8> {
+    format!("{scope}\0{name}").into_bytes()
+}
+
+/// Keys that expire lie in the order of their times.
+fn due_key(at: DateTime<Utc>, name: &[u8]) -> Vec<u8> {
+    record::key(Kind::Due, &[&due_time(at)[..], name].concat())
+}
+
+pub(super) fn due_time(at: DateTime<Utc>) -> [u8; 8] {
+    u64::try_from(at.timestamp_millis()).unwrap_or(0).to_be_bytes()
+}
+
+/// When which key expires, as its record says.
+pub(super) fn of_due_key(key: &[u8]) -> Option<(DateTime<Utc>, String, String)> {
+    let (time, name) = key.get(1..)?.split_first_chunk::<8>()?;
+    let at = DateTime::from_timestamp_millis(i64::try_from(u64::from_be_bytes(*time)).ok()?)?;
+    let (scope, name) = std::str::from_utf8(name).ok()?.split_once('\0')?;
+    Some((at, scope.into(), name.into()))
 }
 
 /// Windows of one rule lie together.
@@ -121,9 +138,21 @@ pub(super) fn encode(batch: &Batch) -> (Vec<Operation>, Vec<Expectation>) {
         operations.push(Operation::Put(key, record::encode(Kind::Sighting, 0, sighting)));
     }
     for change in &batch.keys {
-        let key = record::key(Kind::Key, &key_name(&change.pack, &change.name));
-        operations.push(match &change.value {
-            Some(value) => Operation::Put(key, record::encode(Kind::Key, 0, value)),
+        let name = key_name(&change.scope, &change.name);
+        let key = record::key(Kind::Key, &name);
+        let condition = match change.was {
+            Was::Anything => None,
+            Was::Absent => Some(Condition::Absent(key.clone())),
+            Was::Version(version) => {
+                Some(Condition::Begins(key.clone(), record::envelope(Kind::Key, record::key_number(version)).to_vec()))
+            }
+        };
+        expectations.extend(condition.map(|condition| Expectation { condition, what: format!("key {}", change.name) }));
+        operations.extend(change.was_due.map(|at| Operation::Delete(due_key(at, &name))));
+        let due = change.entry.as_ref().and_then(|entry| entry.expires_at);
+        operations.extend(due.map(|at| Operation::Put(due_key(at, &name), record::encode(Kind::Due, 0, &()))));
+        operations.push(match &change.entry {
+            Some(entry) => Operation::Put(key, record::encode_entry(entry)),
             None => Operation::Delete(key),
         });
     }

@@ -24,6 +24,7 @@ use super::{
     Batch, CommitError, Committed, Damage, DatabaseStat, Keep, KindStat, Limit, Maintenance, Page, Progress, Ruleset, Sighting, Stat,
     Store, StoreError, Tended, encode, manifest,
 };
+use crate::model::datastore::KeyEntry;
 use crate::model::event::{PendingEvent, StoredEvent};
 use crate::model::execution::{Execution, LogLine, Request, State};
 use crate::model::hash::Revision;
@@ -208,8 +209,8 @@ impl Inner {
     }
 
     /// The same, for keys that are text: what follows the prefix, and the value.
-    fn named(&self, kind: Kind, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(String, Value)>, StoreError> {
-        let pairs = self.after(kind, prefix, after, limit)?;
+    fn named(&self, kind: Kind, prefix: &[u8]) -> Result<Vec<(String, Value)>, StoreError> {
+        let pairs = self.after(kind, prefix, None, usize::MAX)?;
         let read = |(key, bytes): &Pair| {
             let name = String::from_utf8_lossy(&key[1 + prefix.len()..]).into_owned();
             Ok((name, record::decode(kind, bytes)?))
@@ -551,13 +552,30 @@ impl Store for KeyedStore {
         self.blocking(move |inner| inner.waiting_messages(adapter.as_deref(), limit)).await
     }
 
-    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError> {
-        self.inner.read(Kind::Key, &encode::key_name(pack, name))
+    async fn key(&self, scope: &str, name: &str) -> Result<Option<KeyEntry>, StoreError> {
+        self.inner.get(&record::key(Kind::Key, &encode::key_name(scope, name)))?.map(|bytes| record::decode_entry(&bytes)).transpose()
     }
 
-    async fn keys(&self, pack: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Value)>, StoreError> {
-        let (prefix, after) = (encode::key_name(pack, ""), after.map(|after| encode::key_name(pack, after)));
-        self.blocking(move |inner| inner.named(Kind::Key, &prefix, after.as_deref(), limit)).await
+    async fn keys(&self, scope: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, KeyEntry)>, StoreError> {
+        let (scope_bytes, prefix) = (scope.len() + 1, encode::key_name(scope, prefix));
+        // What comes before all that begins so is no place to go on from.
+        let after = after.map(|after| encode::key_name(scope, after)).filter(|after| *after >= prefix);
+        self.blocking(move |inner| {
+            let pairs = inner.after(Kind::Key, &prefix, after.as_deref(), limit)?;
+            let name = |key: &[u8]| String::from_utf8_lossy(&key[1 + scope_bytes..]).into_owned();
+            pairs.iter().map(|(key, bytes)| Ok((name(key), record::decode_entry(bytes)?))).collect()
+        })
+        .await
+    }
+
+    async fn expired_keys(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<(DateTime<Utc>, String, String)>, StoreError> {
+        self.blocking(move |inner| {
+            let low = [Kind::Due as u8];
+            let high = [&record::key(Kind::Due, &encode::due_time(now))[..], &[0xff]].concat();
+            let pairs = inner.layers.scan(&inner.layers.view(), Bound::Included(&low), Bound::Included(&high), false, limit)?;
+            Ok(pairs.iter().filter_map(|(key, _)| encode::of_due_key(key)).collect())
+        })
+        .await
     }
 
     async fn windows(&self, after: Option<&WindowKey>, limit: usize) -> Result<Vec<(WindowKey, WindowState)>, StoreError> {
@@ -596,7 +614,7 @@ impl Store for KeyedStore {
     async fn settings(&self, prefix: &str) -> Result<Vec<(String, Value)>, StoreError> {
         let prefix = prefix.as_bytes().to_vec();
         self.blocking(move |inner| {
-            let of_prefix = inner.named(Kind::Setting, &prefix, None, usize::MAX)?;
+            let of_prefix = inner.named(Kind::Setting, &prefix)?;
             Ok(of_prefix.into_iter().map(|(rest, value)| (format!("{}{rest}", String::from_utf8_lossy(&prefix)), value)).collect())
         })
         .await

@@ -45,6 +45,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::model::datastore::KeyEntry;
 use crate::model::event::{PendingEvent, StoredEvent};
 use crate::model::execution::{Execution, State};
 use crate::model::hash::Revision;
@@ -67,7 +68,7 @@ pub struct Batch {
     pub messages: Vec<Message>,
     /// Messages whose delivery has changed.
     pub deliveries: Vec<Message>,
-    /// Keys of packs.
+    /// Keys of the datastore; refused with [`CommitError::Conflict`] where one is not as it was.
     pub keys: Vec<KeyChange>,
     /// Rules by revision, so that old verdicts can be explained.
     pub definitions: Vec<(Revision, Value)>,
@@ -127,15 +128,46 @@ pub struct Sighting {
     pub first: bool,
 }
 
-/// A change of a pack's key.
+/// A change of a key of the datastore.
 #[derive(Clone, Debug)]
 pub struct KeyChange {
-    /// The pack that owns the key.
-    pub pack: String,
+    /// Whose key it is: `system`, a pack, `user:NAME`, or what the engine itself keeps so.
+    pub scope: String,
     /// The key.
     pub name: String,
-    /// The new value; `None` deletes.
-    pub value: Option<Value>,
+    /// What it relies on.
+    pub was: Was,
+    /// When what was there would have expired, or has.
+    pub was_due: Option<DateTime<Utc>>,
+    /// What it has from now on; `None` deletes.
+    pub entry: Option<KeyEntry>,
+}
+
+/// What a key must have been for a change to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Was {
+    /// Anything that has no time at which it expires.
+    Anything,
+    /// Not there.
+    Absent,
+    /// There, in this version.
+    Version(u64),
+}
+
+impl KeyChange {
+    /// A change that relies on what was read.
+    #[must_use]
+    pub fn of(scope: &str, name: &str, was: Option<&KeyEntry>, entry: Option<KeyEntry>) -> Self {
+        let was_due = was.and_then(|was| was.expires_at);
+        let was = was.map_or(Was::Absent, |was| Was::Version(was.version));
+        Self { scope: scope.into(), name: name.into(), was, was_due, entry }
+    }
+
+    /// A change that is made whatever was there, of a key that has nothing but a value.
+    #[must_use]
+    pub fn plain(scope: &str, name: &str, value: Option<Value>) -> Self {
+        Self { scope: scope.into(), name: name.into(), was: Was::Anything, was_due: None, entry: value.map(KeyEntry::plain) }
+    }
 }
 
 /// The rules that were in force together.
@@ -230,11 +262,14 @@ pub trait Store: Send + Sync {
     /// Messages that wait for delivery, of one adapter or of all, oldest first.
     async fn waiting_messages(&self, adapter: Option<&str>, limit: usize) -> Result<Vec<Message>, StoreError>;
 
-    /// A pack's key.
-    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError>;
+    /// A key of the datastore, expired or not.
+    async fn key(&self, scope: &str, name: &str) -> Result<Option<KeyEntry>, StoreError>;
 
-    /// The keys of a pack in their order, after one of them.
-    async fn keys(&self, pack: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Value)>, StoreError>;
+    /// The keys of a scope whose names begin so, expired or not, in their order, after one of them.
+    async fn keys(&self, scope: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, KeyEntry)>, StoreError>;
+
+    /// Keys that have expired at a time and are still stored, the first to expire first: when, scope, name.
+    async fn expired_keys(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<(DateTime<Utc>, String, String)>, StoreError>;
 
     /// What windows and throttles remember, in the order of the store, after one of them.
     async fn windows(&self, after: Option<&WindowKey>, limit: usize) -> Result<Vec<(WindowKey, WindowState)>, StoreError>;

@@ -8,9 +8,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
+use crate::model::datastore::KeyEntry;
 
-/// The format of stored values that this program writes. Older ones are read, newer ones refused.
-pub const FORMAT: u8 = 1;
+/// The newest format of stored values. Older ones are read, newer ones refused.
+pub const FORMAT: u8 = 2;
+
+/// The format of every value but keys of the datastore that have a version.
+const COMMON_FORMAT: u8 = 1;
 
 /// The length of the envelope before the JSON.
 pub const ENVELOPE_BYTES: usize = 6;
@@ -42,8 +46,10 @@ pub enum Kind {
     Message = b'M',
     /// A message that waits; no value.
     Waiting = b'Q',
-    /// A pack's key.
+    /// A key of the datastore.
     Key = b'K',
+    /// When a key of the datastore expires; no value.
+    Due = b'T',
     /// A setting of the engine.
     Setting = b'S',
     /// What a window or throttle remembers of a key.
@@ -70,6 +76,7 @@ impl Kind {
         Self::Message,
         Self::Waiting,
         Self::Key,
+        Self::Due,
         Self::Setting,
         Self::Window,
         Self::Pending,
@@ -97,7 +104,8 @@ impl Kind {
             Self::Ruleset => "rule sets",
             Self::Message => "messages",
             Self::Waiting => "messages that wait",
-            Self::Key => "keys of packs",
+            Self::Key => "keys",
+            Self::Due => "keys that expire",
             Self::Setting => "settings",
             Self::Window => "windows",
             Self::Pending => "events that wait",
@@ -142,7 +150,36 @@ pub fn key(kind: Kind, rest: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn envelope(kind: Kind, version: u32) -> [u8; ENVELOPE_BYTES] {
     let [a, b, c, d] = version.to_be_bytes();
-    [FORMAT, kind as u8, a, b, c, d]
+    // A key that has a version is more than its value; a program that does not know that must not take it for one.
+    let format = if kind == Kind::Key && version > 0 { FORMAT } else { COMMON_FORMAT };
+    [format, kind as u8, a, b, c, d]
+}
+
+/// The number in the envelope of a key of the datastore: zero if there is nothing but its value.
+#[must_use]
+pub fn key_number(version: u64) -> u32 {
+    let [.., a, b, c, d] = version.to_be_bytes();
+    if version == 0 { 0 } else { u32::from_be_bytes([a, b, c, d]).max(1) }
+}
+
+/// Writes a key of the datastore.
+#[must_use]
+pub fn encode_entry(entry: &KeyEntry) -> Vec<u8> {
+    match key_number(entry.version) {
+        0 => encode(Kind::Key, 0, &entry.value),
+        number => encode(Kind::Key, number, entry),
+    }
+}
+
+/// Reads a key of the datastore.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when it cannot be read.
+pub fn decode_entry(bytes: &[u8]) -> Result<KeyEntry, StoreError> {
+    match bytes.get(2..ENVELOPE_BYTES) {
+        Some([0, 0, 0, 0]) => decode(Kind::Key, bytes).map(KeyEntry::plain),
+        _ => decode(Kind::Key, bytes),
+    }
 }
 
 /// Writes a record.
@@ -170,7 +207,7 @@ fn open(kind: Kind, bytes: &[u8]) -> Result<&[u8], StoreError> {
         [format, ..] if *format > FORMAT => Err(StoreError::Corrupt(format!(
             "a {kind:?} record has format {format}, and this program reads up to {FORMAT}; use the program that wrote it, or a newer one"
         ))),
-        [FORMAT, found, _, _, _, _, body @ ..] if *found == kind as u8 => Ok(body),
+        [COMMON_FORMAT..=FORMAT, found, _, _, _, _, body @ ..] if *found == kind as u8 => Ok(body),
         _ => Err(StoreError::Corrupt(format!("a {kind:?} record has a broken envelope"))),
     }
 }

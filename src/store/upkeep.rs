@@ -41,6 +41,7 @@ const SETTLED: &[Kind] = &[
     Kind::Open,
     Kind::Waiting,
     Kind::Key,
+    Kind::Due,
     Kind::Setting,
     Kind::Window,
     Kind::Pending,

@@ -13,6 +13,7 @@ use signalman::clock::{Clock, SimulatedClock};
 use signalman::config::Environment;
 use signalman::engine::switching;
 use signalman::engine::why::{self, RuleAnswer};
+use signalman::model::datastore::Scope;
 use signalman::model::event::{NewEvent, StoredEvent};
 use signalman::model::ids::{EventId, IdSource};
 use signalman::model::json::RawJson;
@@ -26,7 +27,7 @@ use signalman::rule::judge::{Known, explain};
 use signalman::store::Store;
 use signalman::store::memory::MemorySpace;
 
-use crate::harness::{Random, TestSite, World, memory, seed, times};
+use crate::harness::{Random, TestSite, World, memory, seed, set_key, times};
 use crate::{index, windows};
 
 const TRIGGERS: &[&str] = &["t.e", "t.e", "t.e", "t.e", "t.e", "t.e", "t.e", "t.other"];
@@ -162,7 +163,7 @@ impl Round {
         if random.one_in(4) {
             let name = *random.of(KEYS);
             let value = (!random.one_in(5)).then(|| if name == "open" { json!(random.one_in(2)) } else { index::scalar(random) });
-            self.app.engine.set_key("system", name, value.clone(), None).await.unwrap();
+            set_key(&self.app.engine, Scope::System, name, value.clone()).await;
             match value {
                 Some(value) => self.keys.insert(name.into(), value),
                 None => self.keys.remove(name),

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
 use signalman::chat::adapters;
 use signalman::journal::{AcceptError, Journal, inline};
+use signalman::model::datastore::KeyEntry;
 use signalman::model::event::{Accepted, Event, NewEvent, StoredEvent};
 use signalman::model::execution::{Change, Execution, Request, Status};
 use signalman::model::hash::Revision;
@@ -54,6 +55,7 @@ fn execution(ids: &IdSource, seconds: i64) -> Execution {
         event: None,
         key: None,
         depth: 0,
+        parent: None,
         notify: None,
         idempotent: false,
     };
@@ -140,6 +142,10 @@ async fn store_contract(place: &dyn Reopen) {
     tend(&*store, 10, Keep::default()).await;
     concurrent_commits_are_all_or_nothing(&store, &ids).await;
     tend(&*store, 10, Keep::default()).await;
+    keys_change_as_they_were_read(&store).await;
+    tend(&*store, 10, Keep::default()).await;
+    keys_that_expire_are_found_in_their_order(&*store).await;
+    tend(&*store, 10, Keep::default()).await;
     sightings_have_a_memory(&*store, &ids).await;
     tend(&*store, 10, Keep::default()).await;
     messages_wait_until_delivered(&*store, &ids).await;
@@ -162,7 +168,7 @@ async fn what_is_committed_is_read(store: &dyn Store, ids: &IdSource) {
     let first = store.sequence().await.unwrap();
     let batch = Batch {
         events: events.clone(),
-        keys: vec![KeyChange { pack: "t".into(), name: "k".into(), value: Some(json!({"n": 1})) }],
+        keys: vec![KeyChange::plain("t", "k", Some(json!({"n": 1})))],
         definitions: vec![(Revision("abc".into()), json!({"rule": true}))],
         ruleset: Some(Ruleset { number: 1, since: at(0), rules: vec![("t.r".into(), Revision("abc".into()))] }),
         settings: vec![("s".into(), json!("v"))],
@@ -191,9 +197,9 @@ async fn what_is_committed_is_read(store: &dyn Store, ids: &IdSource) {
         }
         assert_eq!(paged, newest_first, "pages of {limit}");
     }
-    assert_eq!(store.key("t", "k").await.unwrap(), Some(json!({"n": 1})));
+    assert_eq!(store.key("t", "k").await.unwrap().map(|entry| entry.value), Some(json!({"n": 1})));
     assert_eq!(store.key("t", "other").await.unwrap(), None);
-    store.commit(&Batch { keys: vec![KeyChange { pack: "t".into(), name: "k".into(), value: None }], ..Batch::default() }).await.unwrap();
+    store.commit(&Batch { keys: vec![KeyChange::plain("t", "k", None)], ..Batch::default() }).await.unwrap();
     assert_eq!(store.key("t", "k").await.unwrap(), None);
     assert_eq!(store.definition(&Revision("abc".into())).await.unwrap(), Some(json!({"rule": true})));
     assert_eq!(store.ruleset(None).await.unwrap().unwrap().number, 1);
@@ -263,6 +269,103 @@ async fn concurrent_commits_are_all_or_nothing(store: &Arc<dyn Store>, ids: &IdS
         assert_eq!(store.event(id).await.unwrap().is_some(), won);
     }
     assert_eq!(winners, 1);
+}
+
+fn entry(value: i64, version: u64, expires: Option<i64>) -> KeyEntry {
+    KeyEntry { version, changed_at: Some(at(1)), changed_by: "li".into(), expires_at: expires.map(at), ..KeyEntry::plain(json!(value)) }
+}
+
+async fn change_key(store: &dyn Store, change: KeyChange) -> bool {
+    match store.commit(&Batch { keys: vec![change], ..Batch::default() }).await {
+        Ok(_) => true,
+        Err(CommitError::Conflict { what }) => {
+            assert!(what.starts_with("key "), "{what}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn keys_change_as_they_were_read(store: &Arc<dyn Store>) {
+    let (first, second) = (entry(1, 7, None), entry(2, 9, None));
+    assert!(change_key(&**store, KeyChange::of("c", "k", None, Some(first.clone()))).await);
+    assert!(!change_key(&**store, KeyChange::of("c", "k", None, Some(second.clone()))).await, "it is there already");
+    assert!(!change_key(&**store, KeyChange::of("c", "k", Some(&second), Some(second.clone()))).await, "it has another version");
+    assert_eq!(store.key("c", "k").await.unwrap(), Some(first.clone()), "what was refused left nothing");
+    assert!(change_key(&**store, KeyChange::of("c", "k", Some(&first), Some(second.clone()))).await);
+    assert!(!change_key(&**store, KeyChange::of("c", "k", Some(&first), None)).await, "it was changed since it was read");
+    assert!(change_key(&**store, KeyChange::of("c", "k", Some(&second), None)).await);
+    assert_eq!(store.key("c", "k").await.unwrap(), None);
+    // What an older version wrote has no version, and is changed as it was read all the same.
+    assert!(change_key(&**store, KeyChange::plain("c", "old", Some(json!([1])))).await);
+    let old = store.key("c", "old").await.unwrap().unwrap();
+    assert_eq!(old, KeyEntry::plain(json!([1])));
+    assert!(change_key(&**store, KeyChange::of("c", "old", Some(&old), Some(entry(3, 11, None)))).await);
+    assert!(!change_key(&**store, KeyChange::of("c", "old", Some(&old), Some(entry(4, 12, None)))).await);
+
+    // Of a hundred who want it one wins.
+    let races = (0..100).map(|n| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move { change_key(&*store, KeyChange::of("c", "race", None, Some(entry(n, 20, None)))).await })
+    });
+    let mut winners = 0;
+    for race in races.collect::<Vec<_>>() {
+        winners += usize::from(race.await.unwrap());
+    }
+    assert_eq!(winners, 1);
+    // Those who count read and change until they win; none is lost.
+    let counts = (0..8).map(|_| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move {
+            let mut counted = 0;
+            while counted < 10 {
+                let read = store.key("c", "count").await.unwrap();
+                let (value, version) = read.as_ref().map_or((0, 0), |read| (read.value.as_i64().unwrap(), read.version));
+                counted += u32::from(
+                    change_key(&*store, KeyChange::of("c", "count", read.as_ref(), Some(entry(value + 1, version + 1, None)))).await,
+                );
+            }
+        })
+    });
+    for count in counts.collect::<Vec<_>>() {
+        count.await.unwrap();
+    }
+    assert_eq!(store.key("c", "count").await.unwrap().unwrap().value, json!(80));
+    let names = |prefix: &'static str, after: Option<&'static str>| async move {
+        let found = store.keys("c", prefix, after, 10).await.unwrap();
+        found.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("", None).await, ["count", "old", "race"]);
+    assert_eq!(names("o", None).await, ["old"]);
+    assert_eq!(names("o", Some("a")).await, ["old"], "a name before all that begin so");
+    assert_eq!(names("", Some("old")).await, ["race"]);
+    assert_eq!(names("o", Some("old")).await, Vec::<String>::new());
+}
+
+async fn keys_that_expire_are_found_in_their_order(store: &dyn Store) {
+    let expired = |seconds: i64, limit: usize| async move {
+        store.expired_keys(at(seconds), limit).await.unwrap().into_iter().map(|(_, _, name)| name).collect::<Vec<_>>()
+    };
+    let entries =
+        [("late", entry(1, 1, Some(50))), ("soon", entry(2, 2, Some(20))), ("later", entry(3, 3, Some(60))), ("never", entry(4, 4, None))];
+    for (name, entry) in &entries {
+        assert!(change_key(store, KeyChange::of("e", name, None, Some(entry.clone()))).await);
+    }
+    tend(store, 10, Keep::default()).await;
+    assert_eq!(expired(19, 10).await, Vec::<String>::new());
+    assert_eq!(expired(20, 10).await, ["soon"], "from that moment on");
+    assert_eq!(expired(60, 10).await, ["soon", "late", "later"]);
+    assert_eq!(expired(60, 2).await, ["soon", "late"]);
+    assert_eq!(store.expired_keys(at(20), 1).await.unwrap(), [(at(20), "e".to_string(), "soon".to_string())]);
+    // Another time, none, and gone: each takes the time before with it.
+    assert!(change_key(store, KeyChange::of("e", "soon", Some(&entries[1].1), Some(entry(2, 5, Some(70))))).await);
+    assert!(change_key(store, KeyChange::of("e", "late", Some(&entries[0].1), Some(entry(1, 6, None)))).await);
+    assert!(change_key(store, KeyChange::of("e", "later", Some(&entries[2].1), None)).await);
+    tend(store, 10, Keep::default()).await;
+    assert_eq!(expired(69, 10).await, Vec::<String>::new());
+    assert_eq!(expired(70, 10).await, ["soon"]);
+    assert!(change_key(store, KeyChange::of("e", "soon", Some(&entry(2, 5, Some(70))), None)).await);
+    assert_eq!(expired(70, 10).await, Vec::<String>::new());
 }
 
 async fn sightings_have_a_memory(store: &dyn Store, ids: &IdSource) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use signalman::model::datastore::KeyEntry;
 use signalman::model::event::{Dedup, NewEvent, PendingEvent, StoredEvent};
 use signalman::model::execution::{Execution, Status};
 use signalman::model::hash::Revision;
@@ -102,11 +103,14 @@ impl Store for Failing {
     async fn waiting_messages(&self, adapter: Option<&str>, limit: usize) -> Result<Vec<Message>, StoreError> {
         self.inner.waiting_messages(adapter, limit).await
     }
-    async fn key(&self, pack: &str, name: &str) -> Result<Option<Value>, StoreError> {
-        self.inner.key(pack, name).await
+    async fn key(&self, scope: &str, name: &str) -> Result<Option<KeyEntry>, StoreError> {
+        self.inner.key(scope, name).await
     }
-    async fn keys(&self, pack: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, Value)>, StoreError> {
-        self.inner.keys(pack, after, limit).await
+    async fn keys(&self, scope: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, KeyEntry)>, StoreError> {
+        self.inner.keys(scope, prefix, after, limit).await
+    }
+    async fn expired_keys(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<(DateTime<Utc>, String, String)>, StoreError> {
+        self.inner.expired_keys(now, limit).await
     }
     async fn windows(&self, after: Option<&WindowKey>, limit: usize) -> Result<Vec<(WindowKey, WindowState)>, StoreError> {
         self.inner.windows(after, limit).await

@@ -12,6 +12,8 @@ use signalman::app::reload::Origin;
 use signalman::app::{self, App, Parts};
 use signalman::clock::{Clock, SystemClock};
 use signalman::config::Environment;
+use signalman::engine::{Engine, keys};
+use signalman::model::datastore::{self, Changed, If, KeyRequest, Scope};
 use signalman::model::ids::IdSource;
 use signalman::store::Store;
 use signalman::store::memory::{MemorySpace, MemoryStore};
@@ -298,6 +300,13 @@ impl World {
     }
 }
 
+/// Gives a key a value, or deletes it.
+pub async fn set_key(engine: &Arc<Engine>, scope: Scope, name: &str, value: Option<Value>) -> Changed {
+    let change = value.map_or(datastore::Change::Delete, |value| datastore::Change::Set { value, ttl: None });
+    let request = KeyRequest { scope, name: name.into(), change, only: If::Always, by: "a test".into(), cause: None };
+    keys::change(engine, request).await.expect("the key can be changed")
+}
+
 /// A store in memory over a space that can be opened again.
 pub fn memory(space: &MemorySpace) -> Arc<dyn Store> {
     Arc::new(MemoryStore::new(space.clone()).expect("a memory store opens"))
@@ -333,6 +342,15 @@ impl Target {
 
     /// Answers as the function says.
     pub async fn with(reply: impl Fn(&Received) -> (u16, String) + Send + Sync + 'static) -> Self {
+        Self::replying(move |request| {
+            let (status, body) = reply(request);
+            (status, Vec::new(), body)
+        })
+        .await
+    }
+
+    /// The same, with headers.
+    pub async fn replying(reply: impl Fn(&Received) -> (u16, Vec<(&'static str, String)>, String) + Send + Sync + 'static) -> Self {
         let requests: Arc<Mutex<Vec<Received>>> = Arc::default();
         let (kept, reply) = (Arc::clone(&requests), Arc::new(reply));
         let handler = move |request: axum::extract::Request| {
@@ -347,9 +365,12 @@ impl Target {
                     headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
                     body: String::from_utf8_lossy(&body).into_owned(),
                 };
-                let (status, body) = reply(&received);
+                let (status, headers, body) = reply(&received);
                 kept.lock().unwrap().push(received);
-                (axum::http::StatusCode::from_u16(status).unwrap(), body)
+                let response = headers
+                    .into_iter()
+                    .fold(axum::http::Response::builder().status(status), |response, (name, value)| response.header(name, value));
+                response.body(axum::body::Body::from(body)).unwrap()
             }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");

@@ -113,7 +113,6 @@ async fn every_script_ends_with_a_reason_and_its_place() {
         ("zero", "fn run(params) { let a = 0;\n    1 / a }", "action_failed", &["zero.rhai:2:7: Division by zero"]),
         ("overflow", "fn run(params) { 9223372036854775807 + 1 }", "action_failed", &["overflow.rhai:1:38: ", "overflow"]),
         ("function", "fn run(params) { nope(1) }", "action_failed", &["function.rhai:1:18: Function not found: nope"]),
-        ("variable", "fn run(params) { nope }", "action_failed", &["variable.rhai:1:18: Variable not found: nope"]),
         ("index", "fn run(params) { let a = [1]; a[5] }", "action_failed", &["index.rhai:1:33: ", "index 5 out of bounds"]),
         (
             "huge",
@@ -165,7 +164,7 @@ async fn every_script_ends_with_a_reason_and_its_place() {
             "large_key",
             "fn run(params) { let s = \"\"; s.pad(70000, \"x\"); kv.set(\"s\", s); }",
             "action_failed",
-            &["large_key.rhai:1:", "larger than 65536 bytes"],
+            &["large_key.rhai:1:", "65536 are allowed"],
         ),
         ("bad_json", "fn run(params) { json.parse(\"{\") }", "action_failed", &["bad_json.rhai:1:", "json.parse: EOF"]),
     ];
@@ -706,7 +705,6 @@ async fn a_secret_parameter_is_masked_wherever_it_would_be_shown() {
 async fn a_wrong_use_of_a_module_is_told_in_the_words_of_authors() {
     let cases = [
         ("number", "fn run(params) { http.get(7) }", "number.rhai:1:"),
-        ("level", "fn run(params) { log.inform(\"x\") }", "level.rhai:1:"),
         ("module", "fn run(params) { kv.set(\"k\", kv); }", "has no JSON"),
         ("pointer", "fn run(params) { kv.set(\"k\", |x| x + 1); }", "has no JSON"),
         ("reply", "fn run(params) { time.add(1, 2) }", "reply.rhai:1:"),

@@ -67,14 +67,14 @@ async fn writer_under_power_cuts() {
         let deletes = seed.is_multiple_of(3);
         for n in 0..random.below(4) {
             let name = format!("k{seed}-{number}-{n}");
-            batch.keys.push(KeyChange { pack: "p".into(), name: name.clone(), value: Some(json!(number)) });
+            batch.keys.push(KeyChange::plain("p", &name, Some(json!(number))));
             lines.push(format!("set {name} {number}"));
             keys.push(name);
         }
         for _ in 0..random.below(if deletes { 6 } else { 3 }) {
             if keys.len() > 5 {
                 let name = keys.swap_remove(usize::try_from(random.below(keys.len() as u64 - 4)).unwrap());
-                batch.keys.push(KeyChange { pack: "p".into(), name: name.clone(), value: None });
+                batch.keys.push(KeyChange::plain("p", &name, None));
                 lines.push(format!("delete {name}"));
             }
         }
@@ -176,7 +176,7 @@ impl Acknowledged {
         }
         for (name, value) in &self.keys {
             match store.key("p", name).await {
-                Ok(found) if found == value.map(|value| json!(value)) => {}
+                Ok(found) if found.as_ref().map(|entry| entry.value.clone()) == value.map(|value| json!(value)) => {}
                 other => lost.push(format!("key {name}, {value:?}: {other:?}")),
             }
         }

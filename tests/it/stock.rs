@@ -76,6 +76,7 @@ pub fn execution(ids: &IdSource, at: DateTime<Utc>) -> Execution {
         event: None,
         key: None,
         depth: 0,
+        parent: None,
         notify: None,
         idempotent: true,
     };
@@ -142,8 +143,8 @@ impl Model {
             }
         }
         for change in &batch.keys {
-            let name = format!("key/{}/{}", change.pack, change.name);
-            match &change.value {
+            let name = format!("key/{}/{}", change.scope, change.name);
+            match change.entry.as_ref().map(|entry| &entry.value) {
                 Some(value) => self.content.insert(name, value.to_string()),
                 None => self.content.remove(&name),
             };
@@ -323,7 +324,7 @@ pub async fn read(store: &dyn Store, now: DateTime<Utc>, limit: usize) -> Result
     content.extend(waiting.iter().map(|message| (format!("waiting/{}", message.id), String::new())));
     for (pack, name) in (0..PACKS).flat_map(|pack| (0..KEYS).map(move |name| (format!("p{pack}"), format!("k{name}")))) {
         let value = store.key(&pack, &name).await?;
-        content.extend(value.map(|value| (format!("key/{pack}/{name}"), value.to_string())));
+        content.extend(value.map(|value| (format!("key/{pack}/{name}"), value.value.to_string())));
     }
     for name in (0..SETTINGS).map(|name| format!("g{name}")) {
         content.extend(store.setting(&name).await?.map(|value| (format!("setting/{name}"), value.to_string())));
@@ -414,7 +415,7 @@ impl Stock {
         for _ in 0..self.random.below(3) {
             let value = (!self.one_in(3)).then(|| json!(self.random.below(1_000)));
             let (pack, name) = (format!("p{}", self.random.below(PACKS)), format!("k{}", self.random.below(KEYS)));
-            batch.keys.push(KeyChange { pack, name, value });
+            batch.keys.push(KeyChange::plain(&pack, &name, value));
         }
         if self.one_in(4) {
             batch.settings.push((format!("g{}", self.random.below(SETTINGS)), json!(self.random.below(1_000))));

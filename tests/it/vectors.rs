@@ -101,6 +101,7 @@ async fn write_every_kind(store: &dyn Store) {
         event: Some(ids.event(at)),
         key: Some("k".into()),
         depth: 1,
+        parent: None,
         notify: None,
         idempotent: true,
     };
@@ -148,7 +149,7 @@ async fn write_every_kind(store: &dyn Store) {
         }],
         requested: vec![Arc::new(open), Arc::new(ended)],
         messages: vec![message],
-        keys: vec![KeyChange { pack: "t".into(), name: "k".into(), value: Some(json!([1])) }],
+        keys: vec![KeyChange::plain("t", "k", Some(json!([1])))],
         definitions: vec![(Revision("abc".into()), json!({"reference": "t.r"}))],
         ruleset: Some(Ruleset { number: 1, since: at, rules: vec![("t.r".into(), Revision("abc".into()))] }),
         settings: vec![("s".into(), json!("v"))],
@@ -197,7 +198,7 @@ async fn every_kind_is_read(space: MemorySpace) {
     let at = chrono::DateTime::from_timestamp(1_700_000_010, 0).unwrap();
     let seen = store.sightings(&[("d".into(), std::time::Duration::from_secs(60))], at).await.unwrap();
     assert_eq!(seen[0].as_ref().map(|sighting| sighting.repeats), Some(2));
-    assert_eq!(store.key("t", "k").await.unwrap(), Some(json!([1])));
+    assert_eq!(store.key("t", "k").await.unwrap().map(|entry| entry.value), Some(json!([1])));
     assert_eq!(store.ruleset(None).await.unwrap().unwrap().rules.len(), 1);
     assert!(store.definition(&Revision("abc".into())).await.unwrap().is_some());
     assert_eq!(store.setting("s").await.unwrap(), Some(json!("v")));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use signalman::clock::{Clock, SimulatedClock};
+use signalman::model::datastore::Scope;
 use signalman::model::event::{Dedup, NewEvent};
 use signalman::model::execution::{Execution, Status};
 use signalman::model::json::RawJson;
@@ -17,7 +18,7 @@ use signalman::store::memory::MemorySpace;
 use signalman::store::{Page, Store};
 
 use crate::faults::{Failing, Fails};
-use crate::harness::{Random, Server, TestSite, World, eventually, memory, seed, times};
+use crate::harness::{Random, Server, TestSite, World, eventually, memory, seed, set_key, times};
 
 /// A site with trigger `t.e`, an action `t.noop` that does nothing, and the triggers of our own events.
 pub fn site(rules: &[(&str, &str)]) -> TestSite {
@@ -282,7 +283,7 @@ async fn a_loop_through_the_datastore_ends_too() {
         .file("packs/loops/actions/count.rhai", "fn run(params) { kv.set(\"n\", (kv.get(\"n\") ?? 0) + 1); }");
     let (space, clock) = (MemorySpace::default(), SimulatedClock::at(DateTime::from_timestamp(1_700_000_000, 0).unwrap()));
     let still = Still::start(&site, &space, clock).await;
-    still.world.app.engine.set_key("loops", "n", Some(json!(0)), None).await.unwrap();
+    set_key(&still.world.app.engine, Scope::Pack("loops".into()), "n", Some(json!(0))).await;
     eventually("the chain to end", || async {
         let events = still.store.events(Page { before: None, limit: 100 }).await.unwrap();
         events.iter().any(|event| event.set_aside.as_ref().is_some_and(|aside| aside.reason == Reason::Loop)).then_some(())
@@ -388,7 +389,7 @@ async fn ends_of_executions_and_changes_of_keys_are_events_and_loops_end() {
     let quiet = site(&[("ran", ran), ("changed", changed)]);
     let still = Still::start(&quiet, &space, clock.clone()).await;
     assert_eq!(still.send(json!({"n": 1})).await, [Reason::GuardNotHeld], "there is no such key");
-    still.world.app.engine.set_key("system", "wanted", Some(json!(7)), None).await.unwrap();
+    set_key(&still.world.app.engine, Scope::System, "wanted", Some(json!(7))).await;
     assert_eq!(still.has(1).await[0].request.parameters["text"], json!("7"));
     assert_eq!(still.send(json!({"n": 1})).await, [Reason::Matched]);
     still.has(2).await;

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::cli::Failure;
 use crate::document::fault::{Fault, SourceFile};
-use crate::engine::keys::check_name;
 use crate::engine::rehearse;
+use crate::model::datastore::{Scope, check_name};
 use crate::model::event::Event;
 use crate::model::ids::IdSource;
 use crate::model::json::RawJson;
@@ -53,7 +53,7 @@ pub(super) fn keys(file: &Path) -> Result<BTreeMap<String, Value>, Failure> {
         return Err(wrong("must be an object of keys and their values, such as {\"limit\": 80}"));
     };
     for name in keys.keys() {
-        check_name(name).map_err(|error| wrong(&error))?;
+        check_name(&Scope::System, name).map_err(|error| wrong(&error))?;
     }
     Ok(keys.into_iter().collect())
 }

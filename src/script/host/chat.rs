@@ -4,10 +4,23 @@ use std::sync::Arc;
 
 use rhai::{Dynamic, ImmutableString, Module};
 
+use super::module::function;
 use super::{HostModule, ScriptCall, thrown};
 use crate::model::failure::Failure;
 
-pub(super) const MODULE: HostModule = HostModule { name: "chat", object, register };
+pub(super) const MODULE: HostModule = HostModule {
+    name: "chat",
+    summary: "Messages, with the capability `chat: true`. Repeated attempts of an execution send each of them once.",
+    values: &[],
+    functions: &[function(
+        "chat.send(channel, text)",
+        "A message in Markdown to a channel of the site; durable on return.",
+        "chat.send(\"ops\", \"**done**\")",
+        "null",
+    )],
+    object,
+    register,
+};
 
 #[derive(Clone)]
 struct Chat(Arc<ScriptCall>);
@@ -23,9 +36,7 @@ fn register(module: &mut Module) {
         if !call.pack.capabilities.chat {
             return Err(thrown(Failure::capability(&call.pack.reference, "send to chat", "chat: true")));
         }
-        if call.emitted.is_some() {
-            return Err(thrown(Failure::misuse("chat: a sensor says nothing; emit an event, and let a rule decide who is told")));
-        }
+        call.acts("chat.send")?;
         let (index, text) = (call.next_message().map_err(thrown)?, call.masked(&text));
         call.wait(call.host.send_message(call.execution, index, &channel, text))
     });

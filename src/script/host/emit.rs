@@ -1,13 +1,14 @@
 //! Sensors in Rhai: `fn poll(state)` is called, and what it emits is collected. `emit(payload)` or
 //! `emit(payload, #{key: "…", occurred_at: "…"})`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use rhai::{Dynamic, Engine, EvalAltResult, Map};
 use serde_json::Value;
 
-use super::{Entry, MAX_RESULT_BYTES, ScriptAttempt, ScriptCache, ScriptCall, Surroundings, attempt, from_dynamic, thrown};
+use super::run::attempt;
+use super::{Entry, MAX_RESULT_BYTES, ScriptAttempt, ScriptCache, ScriptCall, Surroundings, from_dynamic, thrown};
 use crate::model::action::Script;
 use crate::model::execution::LogLine;
 use crate::model::failure::Failure;
@@ -44,10 +45,8 @@ pub struct PollEnd {
 
 /// Runs `poll(state)` to its end. Blocks: call it on a plain thread only.
 pub fn poll(cache: &ScriptCache, script: &Script, state: &Value, surroundings: &Surroundings, about: ScriptAttempt) -> PollEnd {
-    let mut call = ScriptCall::new(surroundings, about);
-    call.emitted = Some(Mutex::default());
-    let call = Arc::new(call);
-    let outcome = attempt(cache, script, Entry::Poll, to_dynamic(state), &call).and_then(|value| Ok((new_state(&value)?, taken(&call))));
+    let call = Arc::new(ScriptCall::new(surroundings, Entry::Poll, about));
+    let outcome = attempt(cache, script, to_dynamic(state), &call).and_then(|value| Ok((new_state(&value)?, taken(&call))));
     let log = std::mem::take(&mut *call.log.lock().expect("no panic happens while the lock is held"));
     PollEnd { outcome, log }
 }

@@ -5,11 +5,46 @@ use std::sync::Arc;
 use rhai::{Dynamic, ImmutableString, Module};
 use serde_json::{Map, Value};
 
+use super::module::function;
 use super::{HostModule, ScriptCall, from_dynamic, thrown};
 use crate::links;
 use crate::model::failure::Failure;
 
-pub(super) const MODULE: HostModule = HostModule { name: "links", object, register };
+pub(super) const MODULE: HostModule = HostModule {
+    name: "links",
+    summary: "Addresses of pages of Kibana, Grafana and Zipkin. They ask nobody and need no capability.",
+    values: &[],
+    functions: &[
+        function(
+            "links.kibana(options)",
+            "Kibana Discover, 4 to 8. Options: `url`, `version` (`\"8\"` unless given), `index` (before 6 the pattern, from 6 on the id of \
+             the data view), `query`, `language` (`lucene`, `kuery`), `from`, `to` (RFC 3339 or `now-1h`), `columns`, `space`.",
+            "links.kibana(#{url: \"http://k.example\", index: \"logs\", query: \"app:shop\"}).starts_with(\"http://k.example/app\")",
+            "true",
+        ),
+        function(
+            "links.grafana(options)",
+            "A dashboard of Grafana. Options: `url`, `version` (`\"9\"` unless given), `uid` (before 5 `slug`), `slug`, `variables` (a map; \
+             a list repeats the variable, `\"*\"` is all), `from`, `to`, `panel`, `org`.",
+            "links.grafana(#{url: \"http://g.example\", uid: \"shop\"}).contains(\"/d/shop\")",
+            "true",
+        ),
+        function(
+            "links.zipkin(options)",
+            "One trace (`url`, `trace`), or a search (`url`, `service`, `query`, `min_duration_ms`, `from`, `to`, `limit`).",
+            "links.zipkin(#{url: \"http://z.example\", trace: \"463ac35c9f6413ad\"}).ends_with(\"463ac35c9f6413ad\")",
+            "true",
+        ),
+        function(
+            "links.markdown(text, url)",
+            "`[text](url)`, safe against both.",
+            "links.markdown(\"log\", \"http://k.example\")",
+            "\"[log](http://k.example)\"",
+        ),
+    ],
+    object,
+    register,
+};
 
 #[derive(Clone)]
 struct Links;
