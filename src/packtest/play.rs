@@ -11,8 +11,9 @@ use super::plan::{Group, site_for};
 use super::stage::{Requests, Stage, Stuck, World};
 use super::{Played, Problem, Touched, diff};
 use crate::engine::ingest::{self, Refused};
-use crate::engine::why;
+use crate::engine::{keys, plan, why};
 use crate::expect::Expected;
+use crate::model::datastore::{Change, If, KeyRequest};
 use crate::model::event::{NewEvent, StoredEvent};
 use crate::model::execution::{Execution, Status};
 use crate::model::json::RawJson;
@@ -90,7 +91,9 @@ impl Player<'_> {
     async fn perform(&mut self) -> Result<(), String> {
         let case = self.case;
         for (scope, name, value) in &case.keys {
-            let set = self.world.core.engine.set_key(scope, name, Some(value.clone()), None).await;
+            let change = Change::Set { value: value.clone(), ttl: None };
+            let request = KeyRequest { scope: scope.clone(), name: name.clone(), change, only: If::Always, by: "test".into(), cause: None };
+            let set = keys::change(&self.world.core.engine, request).await;
             set.map_err(|error| format!("the key `{scope}.{name}` cannot be set: {error}"))?;
         }
         self.world.rest().await.map_err(told)?;
@@ -125,10 +128,18 @@ impl Player<'_> {
     async fn action(&mut self, of: &ActionCase) -> Result<Happened, String> {
         let engine = std::sync::Arc::clone(&self.world.core.engine);
         let by = Principal::Token("test".into());
+        if let Some((place, expected)) = &of.plan {
+            let made = plan::plan(&engine, &of.action.1, &of.parameters, by.clone()).await;
+            let made = made.map_or_else(|error| error.to_string(), |made| crate::template::text::plain(&made["plan"]));
+            if !expected.fits(&made) {
+                self.wrong(place, "the plan is another one", diff::texts("", &expected.to_string(), &made));
+            }
+        }
+        let Some(outcome) = &of.outcome else { return self.happened().await };
         let requested = match engine.request(&of.action.1, &of.parameters, by, None).await {
             Ok(execution) => execution,
             Err(error) => {
-                self.refused(of, &error.to_string());
+                self.refused(of, outcome, &error.to_string());
                 return self.happened().await;
             }
         };
@@ -142,7 +153,7 @@ impl Player<'_> {
                 None => self.world.jump(end).await.map_err(told)?,
             }
         };
-        self.outcome(of, &execution);
+        self.outcome(of, outcome, &execution);
         let logged: Vec<&str> = execution.state.log.iter().map(|line| line.text.as_str()).collect();
         let mut left = logged.iter();
         for (place, wording) in &of.log {
@@ -166,8 +177,8 @@ impl Player<'_> {
     }
 
     /// The engine would not even begin, as with parameters that do not fit: a failure without a reason.
-    fn refused(&mut self, of: &ActionCase, why: &str) {
-        match &of.outcome {
+    fn refused(&mut self, of: &ActionCase, outcome: &Outcome, why: &str) {
+        match outcome {
             Outcome::Fails(_, failing) if failing.reason.is_none() && failing.message.as_ref().is_some_and(|message| message.fits(why)) => {
             }
             Outcome::Fails(place, failing) => {
@@ -180,7 +191,7 @@ impl Player<'_> {
         }
     }
 
-    fn outcome(&mut self, of: &ActionCase, execution: &Execution) {
+    fn outcome(&mut self, of: &ActionCase, outcome: &Outcome, execution: &Execution) {
         let state = &execution.state;
         let error = state.error.clone().unwrap_or_default();
         let got = || {
@@ -191,7 +202,7 @@ impl Player<'_> {
             );
             lines
         };
-        match &of.outcome {
+        match outcome {
             Outcome::Succeeds(place, expected) if state.status == Status::Succeeded => {
                 let result = state.result.clone().unwrap_or_default();
                 if !expected.differences(&result).is_empty() {
@@ -509,8 +520,9 @@ impl Player<'_> {
     async fn keys(&mut self) -> Result<(), String> {
         let case = self.case;
         for (place, scope, expected) in &case.keys_after {
-            let keys = self.world.core.engine.store.keys(scope, None, LOOKED_AT).await.map_err(|error| error.to_string())?;
-            let keys = Value::Object(keys.into_iter().collect::<Map<_, _>>());
+            let listed = keys::list(&self.world.core.engine, scope, "", None, LOOKED_AT).await;
+            let (listed, _) = listed.map_err(|error| error.to_string())?;
+            let keys = Value::Object(listed.into_iter().map(|(name, entry)| (name, entry.value)).collect::<Map<_, _>>());
             if !expected.differences(&keys).is_empty() {
                 self.wrong(place, format!("the keys of `{scope}` are others"), diff::lines(expected, &keys));
             }

@@ -185,7 +185,7 @@ fn all_faults_of_a_test_file_are_told_at_once() {
             "`get /x` is no request",
             "`20` is no status",
             "`json` and `body` stand beside each other",
-            "a case of an action needs `succeeds`, `succeeds_with` or `fails`",
+            "a case of an action needs `succeeds`, `succeeds_with`, `fails` or `plan`",
         ],
     );
     // What the site does not have is told once the form is right.
@@ -277,7 +277,7 @@ fn a_new_pack_passes_its_own_checks_and_tests() {
     let made = made.out(0, &["packs/my-shop/pack.yaml", "pack test my-shop --watch", "lint", "serve"]);
     assert!(!made.out.contains("newpack"), "{}", made.out);
     Said::of(site.cli(&["lint", "--strict"])).out(0, &["0 errors, 0 warnings"]);
-    Said::of(site.cli(&["pack", "test", "my-shop"])).out(0, &["6 cases passed, 0 failed"]);
+    Said::of(site.cli(&["pack", "test", "my-shop"])).out(0, &["7 cases passed, 0 failed"]);
     Said::of(site.cli(&["pack", "new", "my-shop"])).err(2, &["exists already"]);
     for name in ["My", "a b", "../x", "", "default"] {
         Said::of(site.cli(&["pack", "new", name])).err(2, &["name"]);

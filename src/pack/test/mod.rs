@@ -11,6 +11,7 @@ use super::kinds::Kind;
 use crate::document::fault::Fault;
 use crate::document::fields::Faults;
 use crate::expect::{Expected, Wording};
+use crate::model::datastore::Scope;
 use crate::model::place::Place;
 use crate::outbound::scripted::Exchange;
 
@@ -55,9 +56,9 @@ pub struct Case {
     /// When it begins.
     pub now: DateTime<Utc>,
     /// Keys of the datastore before it: scope, name, value.
-    pub keys: Vec<(String, String, Value)>,
+    pub keys: Vec<(Scope, String, Value)>,
     /// The keys of a scope after it.
-    pub keys_after: Vec<(Place, String, Expected)>,
+    pub keys_after: Vec<(Place, Scope, Expected)>,
     /// The requests that it makes, with their replies.
     pub http: Vec<Exchange>,
     /// Whether they must come in this order.
@@ -86,8 +87,10 @@ pub struct ActionCase {
     pub action: (Place, String),
     /// Its parameters.
     pub parameters: Map<String, Value>,
-    /// How it ends.
-    pub outcome: Outcome,
+    /// What it says that it would do.
+    pub plan: Option<(Place, Wording)>,
+    /// How it ends; nothing if it is not run.
+    pub outcome: Option<Outcome>,
     /// Lines that it logs, in this order; others may stand between them.
     pub log: Vec<(Place, Wording)>,
     /// How many attempts it takes.

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
-use crate::document::node::{Content, Node};
+use crate::document::node::{Content, Key, Node};
 use crate::expect::{Expected, Extent, Wording};
+use crate::model::datastore::Scope;
 use crate::model::place::Place;
 use crate::model::reason::Reason;
 use crate::outbound::Reply;
@@ -134,6 +135,7 @@ fn known_to_all(fields: &mut Fields<'_, '_>) {
         "succeeds",
         "succeeds_with",
         "fails",
+        "plan",
         "log",
         "attempts",
         "rule",
@@ -152,24 +154,32 @@ fn known_to_all(fields: &mut Fields<'_, '_>) {
     }
 }
 
-fn keys(fields: &mut Fields<'_, '_>) -> Vec<(String, String, Value)> {
+/// The scope that a key of a map names.
+fn scope(fields: &mut Fields<'_, '_>, key: &Key) -> Option<Scope> {
+    let fault = |message: String| fields.faults.push(fields.source.fault(key.line, key.column, message));
+    key.text.parse().map_err(fault).ok()
+}
+
+fn keys(fields: &mut Fields<'_, '_>) -> Vec<(Scope, String, Value)> {
     let mut keys = Vec::new();
-    for (scope, node) in fields.map("keys") {
+    for (key, node) in fields.map("keys") {
+        let Some(scope) = scope(fields, key) else { continue };
         match node.value() {
-            Value::Object(values) => keys.extend(values.into_iter().map(|(name, value)| (scope.text.clone(), name, value))),
-            _ => fields.fault(node, format!("`keys.{}` must be a map of names and values; the first level names the scope", scope.text)),
+            Value::Object(values) => keys.extend(values.into_iter().map(|(name, value)| (scope.clone(), name, value))),
+            _ => fields.fault(node, format!("`keys.{}` must be a map of names and values; the first level names the scope", key.text)),
         }
     }
     keys
 }
 
-fn expected_keys(fields: &mut Fields<'_, '_>, name: &'static str, extent: Extent) -> Vec<(Place, String, Expected)> {
+fn expected_keys(fields: &mut Fields<'_, '_>, name: &'static str, extent: Extent) -> Vec<(Place, Scope, Expected)> {
     let mut found = Vec::new();
-    for (scope, node) in fields.map(name) {
+    for (key, node) in fields.map(name) {
+        let Some(scope) = scope(fields, key) else { continue };
         if !matches!(node.content, Content::Map(_)) {
-            fields.fault(node, format!("`{name}.{}` must be a map of names and values; the first level names the scope", scope.text));
+            fields.fault(node, format!("`{name}.{}` must be a map of names and values; the first level names the scope", key.text));
         } else if let Some(expected) = expected(fields, node, extent) {
-            found.push((fields.place(node), scope.text.clone(), expected));
+            found.push((fields.place(node), scope, expected));
         }
     }
     found
@@ -215,21 +225,22 @@ fn action(fields: &mut Fields<'_, '_>) -> Option<ActionCase> {
     }
     let attempts = fields.count("attempts").and_then(|count| Some((fields.node("attempts")?, count)));
     let attempts = attempts.map(|(node, count)| (fields.place(node), count));
+    let plan = wording(fields, "plan");
     let outcome = match (succeeds, fails) {
         (Some(_), Some(_)) => {
             fields.fault_here("`succeeds` and `fails` stand beside each other; an action does one of them");
             None
         }
         (None, None) => {
-            if !["succeeds", "succeeds_with", "fails"].iter().any(|name| fields.node(name).is_some()) {
-                let advice = "a case of an action needs `succeeds`, `succeeds_with` or `fails`; `succeeds_with: {}` is any result";
+            if !["succeeds", "succeeds_with", "fails", "plan"].iter().any(|name| fields.node(name).is_some()) {
+                let advice = "a case of an action needs `succeeds`, `succeeds_with`, `fails` or `plan`; `succeeds_with: {}` is any result";
                 fields.fault_here(advice);
             }
             None
         }
         (outcome, other) => outcome.or(other),
     };
-    Some(ActionCase { action: action?, parameters, outcome: outcome?, log, attempts })
+    Some(ActionCase { action: action?, parameters, plan, outcome, log, attempts })
 }
 
 fn failing(source: &SourceFile, node: &Node, faults: &mut Faults) -> Failing {
