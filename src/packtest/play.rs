@@ -219,7 +219,7 @@ impl Player<'_> {
                     lines.extend(diff::texts("reason: ", reason, state.reason.code()));
                 }
                 if let Some(message) = failing.message.as_ref().filter(|message| !message.fits(&error)) {
-                    lines.extend(diff::texts("message: ", &message.to_string(), &error));
+                    lines.extend(diff::texts("message: ", &message.to_string(), error.lines().next().unwrap_or_default()));
                 }
                 if !lines.is_empty() {
                     self.wrong(place, "it failed in another way", lines);

@@ -109,6 +109,7 @@ fn a_request_that_is_not_expected_is_shown_beside_the_nearest_that_is() {
       + failed (unreachable)
         packs/shop/actions/scale.rhai:8:22: PUT http://m.test/v2/apps/a: this request is not expected
              8 |     let reply = http.put(`${config.url}/v2/apps/${params.app}`, #{ json: #{ instances: target } });
+               |                      ^
     FILE:8: PUT http://m.test/v2/apps/a is not expected
       the nearest is this one, PUT /v2/apps/a
         json.instances: expected 5, got 6"
@@ -119,7 +120,7 @@ fn a_request_that_is_not_expected_is_shown_beside_the_nearest_that_is() {
       - reason: "timed_out"
       + reason: "action_failed"
       - message: "/too few/"
-      + message: "packs/shop/actions/scale.rhai:6:9: too many\n     6 |         throw \"too many\";"
+      + message: "packs/shop/actions/scale.rhai:6:9: too many"
     FILE:8: PUT /v2/apps/a did not come"#
     );
 }
