@@ -21,6 +21,7 @@ mod reload;
 mod restore;
 mod rule;
 mod run;
+mod schema;
 mod sensor;
 mod serve;
 mod store;
@@ -163,6 +164,9 @@ enum Command {
     /// Read the site's files again, in a server that runs; faulty ones change nothing
     #[command(after_help = "Example:\n  signalman reload")]
     Reload,
+    /// Print the JSON Schema of a kind of file, for editors; alone, list the kinds
+    #[command(after_help = "Examples:\n  signalman schema\n  signalman schema rule > .vscode/rule.schema.json")]
+    Schema(schema::Arguments),
     /// Show what the bot says, live
     #[command(after_help = "Examples:\n  signalman chat\n  signalman chat --follow --channel ops")]
     Chat(chat::Arguments),
@@ -218,6 +222,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Key(command) => key::run(common, command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
         Command::Pack(command) => pack::run(common, &command),
+        Command::Schema(arguments) => schema::run(common, &arguments),
         Command::Reload => reload::run(common, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),
         Command::Backup(arguments) => backup::run(common, &arguments, environment),

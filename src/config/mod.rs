@@ -11,6 +11,7 @@ use crate::chat::adapters;
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{self, Content, Node};
+use crate::document::shape::{Field, Holds, Shape};
 use crate::model::message::Destination;
 use crate::model::secret::{Masks, SHORTEST_MASKED, Secret};
 use crate::store::{Keep, Limit};
@@ -130,13 +131,109 @@ pub fn load(site: &Path, environment: &Environment, faults: &mut Faults) -> Site
     let source = SourceFile::new(FILE, text);
     match node::parse(&source) {
         Ok(node) => {
-            if let Some(fields) = Fields::of(&source, &node, "the site", faults) {
+            if let Some(fields) = Fields::of(&source, &node, &SITE, faults) {
                 read(fields, &mut config, &Reader { site, environment });
             }
         }
         Err(fault) => faults.push(fault),
     }
     config
+}
+
+/// The settings of a site.
+pub static SITE: Shape = Shape::new(
+    "the site",
+    "The settings of a site: signalman.yaml",
+    &[
+        Field::new("listen", Holds::Text, "The address and port of the API and of webhooks").default("\"127.0.0.1:8420\""),
+        Field::new("public_url", Holds::Text, "The address used in links; that of `listen` unless given")
+            .example("\"http://127.0.0.1:8420\""),
+        Field::new("data", Holds::Text, "The folder where everything durable is kept").default("\"data\""),
+        Field::new("time_zone", Holds::Text, "For schedules, and for times shown in chat").default("\"UTC\"").example("\"Asia/Shanghai\""),
+        Field::new("store", Holds::Shape(&STORE), "Where state is kept").default("{\"kind\": \"embedded\"}"),
+        Field::new("journal", Holds::Shape(&JOURNAL), "Where events become durable").default("{\"kind\": \"embedded\"}"),
+        Field::new("config", Holds::Map(&Holds::Map(&Holds::Any)), "For each pack, its settings; {env: NAME} and {file: PATH} are secrets")
+            .example("{\"shop\": {\"url\": \"http://127.0.0.1:8434\", \"token\": {\"env\": \"SHOP_TOKEN\"}}}"),
+        Field::new("chat", Holds::Map(&Holds::Shape(&CHAT)), "The chat systems, by name").default("{\"console\": {\"kind\": \"console\"}}"),
+        Field::new("channels", Holds::Map(&Holds::Shape(&CHANNEL)), "Names for destinations")
+            .example("{\"ops\": {\"adapter\": \"console\", \"to\": \"ops\"}}"),
+        Field::new("open_webhooks", Holds::List(&Holds::Text), "Webhooks without auth that other hosts may call").example("[\"generic\"]"),
+        Field::new("retention", Holds::Shape(&RETENTION), "How long things are kept"),
+        Field::new("outbound", Holds::Shape(&OUTBOUND), "What holds for requests to other systems"),
+        Field::new("limits", Holds::Shape(&LIMITS), "What may be at once, and how large"),
+    ],
+);
+
+/// Where a secret comes from.
+pub static SECRET: Shape = Shape::new(
+    "a secret",
+    "Where a secret comes from: exactly one of these",
+    &[
+        Field::new("env", Holds::Text, "A variable of the environment").example("\"SHOP_TOKEN\""),
+        Field::new("file", Holds::Text, "A file, from the site folder on").example("\"secrets/shop\""),
+        Field::new("secret", Holds::Text, "A secret of the store"),
+    ],
+);
+
+static STORE: Shape =
+    Shape::new("`store`", "Where state is kept", &[Field::required("kind", Holds::Word(&["embedded", "memory"]), "On disk, or in memory")]);
+
+static JOURNAL: Shape =
+    Shape::new("`journal`", "Where events become durable", &[Field::required("kind", Holds::Word(&["embedded"]), "With the store")]);
+
+static CHAT: Shape = Shape::new("a chat system", "A chat system", &[Field::required("kind", Holds::WordOf(chat_kinds), "Its kind")]);
+
+static CHANNEL: Shape = Shape::new(
+    "a channel",
+    "A name for a destination",
+    &[
+        Field::required("adapter", Holds::Text, "The chat system").example("\"console\""),
+        Field::required("to", Holds::Text, "The destination there").example("\"ops\""),
+    ],
+);
+
+static RETENTION: Shape = Shape::new(
+    "`retention`",
+    "How long things are kept",
+    &[
+        Field::new("events", KEPT, "Events and verdicts").default("\"7d\""),
+        Field::new("executions", KEPT, "Executions").default("\"30d\""),
+        Field::new("output", KEPT, "What executions returned and logged").default("\"7d\""),
+    ],
+);
+
+const KEPT: Holds = Holds::Either(&[Holds::Duration, Holds::Shape(&KEEP)]);
+
+static KEEP: Shape = Shape::new(
+    "a limit",
+    "How much is kept",
+    &[
+        Field::new("age", Holds::Duration, "How long").example("\"7d\""),
+        Field::new("count", Holds::Count(1, u64::MAX), "How many at most").example("1000000"),
+    ],
+);
+
+static OUTBOUND: Shape = Shape::new(
+    "`outbound`",
+    "What holds for requests to other systems",
+    &[Field::new("local_names", Holds::List(&Holds::Text), "Names that may lead to this machine").example("[\"scheduler.local\"]")],
+);
+
+static LIMITS: Shape = Shape::new(
+    "`limits`",
+    "What may be at once, and how large",
+    &[
+        Field::new("body", Holds::Size, "The largest body of a request").default("\"1MiB\""),
+        Field::new("webhook_concurrency", Holds::Count(1, u64::MAX), "Requests to one webhook at once; more are answered 503")
+            .default("512"),
+        Field::new("open_executions", Holds::Count(1, u64::MAX), "Executions that have not ended; beyond that webhooks are answered 503")
+            .default("100000"),
+        Field::new("script_threads", Holds::Count(1, u64::MAX), "Threads for scripts").default("32"),
+    ],
+);
+
+fn chat_kinds() -> Vec<&'static str> {
+    adapters::KINDS.iter().map(|kind| kind.name).collect()
 }
 
 fn defaults(site: &Path) -> SiteConfig {
@@ -189,10 +286,10 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
             Err(_) => fields.fault(node, format!("`{name}` is not a time zone such as Asia/Shanghai")),
         }
     }
-    kind_of(&mut fields, "store", &["embedded", "memory"], |kind| {
+    kind_of(&mut fields, "store", &STORE, |kind| {
         config.store = if kind == "memory" { StoreKind::Memory } else { StoreKind::Embedded };
     });
-    kind_of(&mut fields, "journal", &["embedded"], |_| {});
+    kind_of(&mut fields, "journal", &JOURNAL, |_| {});
     for (key, node) in fields.map("config") {
         let pack = pack_config(&mut fields, node, reader);
         config.packs.insert(key.text.clone(), pack);
@@ -203,7 +300,7 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
         config.open_webhooks.insert(name);
     }
     if let Some(node) = fields.node("retention")
-        && let Some(mut inner) = Fields::of(fields.source, node, "`retention`", fields.faults)
+        && let Some(mut inner) = Fields::of(fields.source, node, &RETENTION, fields.faults)
     {
         let keep = &mut config.retention;
         for (name, limit) in [("events", &mut keep.events), ("executions", &mut keep.executions), ("output", &mut keep.outputs)] {
@@ -212,13 +309,13 @@ fn read(mut fields: Fields<'_, '_>, config: &mut SiteConfig, reader: &Reader<'_>
         inner.finish();
     }
     if let Some(node) = fields.node("outbound")
-        && let Some(mut inner) = Fields::of(fields.source, node, "`outbound`", fields.faults)
+        && let Some(mut inner) = Fields::of(fields.source, node, &OUTBOUND, fields.faults)
     {
         config.local_names = inner.texts("local_names").into_iter().map(|(name, _)| name.trim_end_matches('.').to_lowercase()).collect();
         inner.finish();
     }
     if let Some(node) = fields.node("limits")
-        && let Some(inner) = Fields::of(fields.source, node, "`limits`", fields.faults)
+        && let Some(inner) = Fields::of(fields.source, node, &LIMITS, fields.faults)
     {
         read_limits(inner, &mut config.limits);
     }
@@ -230,14 +327,9 @@ fn read_limit(fields: &mut Fields<'_, '_>, name: &'static str, limit: &mut Limit
     let Some(node) = fields.node(name) else { return };
     if !matches!(node.content, Content::Map(_)) {
         limit.age = fields.duration(name).unwrap_or(limit.age);
-    } else if let Some(mut inner) = Fields::of(fields.source, node, name, fields.faults) {
+    } else if let Some(mut inner) = Fields::of(fields.source, node, &KEEP, fields.faults) {
         limit.age = inner.duration("age").unwrap_or(limit.age);
-        if let Some(node) = inner.node("count") {
-            match inner.count("count") {
-                Some(0) => inner.fault(node, "`count` must be at least 1"),
-                count => limit.count = count.or(limit.count),
-            }
-        }
+        limit.count = inner.count("count").or(limit.count);
         inner.finish();
     }
 }
@@ -250,11 +342,8 @@ fn read_limits(mut fields: Fields<'_, '_>, limits: &mut Limits) {
         }
     }
     let mut at_least_one = |name, value: &mut usize| {
-        let Some(node) = fields.node(name) else { return };
-        match fields.count(name).map(usize::try_from) {
-            Some(Ok(0) | Err(_)) => fields.fault(node, format!("`{name}` must be at least 1")),
-            Some(Ok(count)) => *value = count,
-            None => {}
+        if let Some(Ok(count)) = fields.count(name).map(usize::try_from) {
+            *value = count;
         }
     };
     at_least_one("webhook_concurrency", &mut limits.webhook_concurrency);
@@ -276,11 +365,10 @@ fn size(node: &Node) -> Option<usize> {
     number.checked_mul(factor).filter(|bytes| *bytes > 0)
 }
 
-fn kind_of(fields: &mut Fields<'_, '_>, name: &'static str, kinds: &[&'static str], mut set: impl FnMut(&'static str)) {
+fn kind_of(fields: &mut Fields<'_, '_>, name: &'static str, shape: &'static Shape, mut set: impl FnMut(&'static str)) {
     let Some(node) = fields.node(name) else { return };
-    if let Some(mut inner) = Fields::of(fields.source, node, name, fields.faults) {
-        inner.required("kind");
-        if let Some(kind) = inner.word("kind", kinds) {
+    if let Some(mut inner) = Fields::of(fields.source, node, shape, fields.faults) {
+        if let Some(kind) = inner.word("kind") {
             set(kind);
         }
         inner.finish();
@@ -288,12 +376,10 @@ fn kind_of(fields: &mut Fields<'_, '_>, name: &'static str, kinds: &[&'static st
 }
 
 fn read_chat(fields: &mut Fields<'_, '_>, config: &mut SiteConfig) {
-    let names: Vec<&'static str> = adapters::KINDS.iter().map(|kind| kind.name).collect();
     let mut chat = BTreeMap::new();
     for (key, node) in fields.map("chat") {
-        if let Some(mut inner) = Fields::of(fields.source, node, "a chat system", fields.faults) {
-            inner.required("kind");
-            if let Some(kind) = inner.word("kind", &names) {
+        if let Some(mut inner) = Fields::of(fields.source, node, &CHAT, fields.faults) {
+            if let Some(kind) = inner.word("kind") {
                 chat.insert(key.text.clone(), kind.to_string());
             }
             inner.finish();
@@ -305,8 +391,8 @@ fn read_chat(fields: &mut Fields<'_, '_>, config: &mut SiteConfig) {
     }
     for (key, node) in fields.map("channels") {
         let known: Vec<&str> = config.chat.keys().map(String::as_str).collect();
-        if let Some(mut inner) = Fields::of(fields.source, node, "a channel", fields.faults) {
-            let (adapter, to) = (inner.required_text("adapter"), inner.required_text("to"));
+        if let Some(mut inner) = Fields::of(fields.source, node, &CHANNEL, fields.faults) {
+            let (adapter, to) = (inner.text("adapter"), inner.text("to"));
             if let (Some(adapter), Some(to)) = (adapter, to) {
                 if !known.contains(&adapter.as_str()) {
                     let fault = inner.source.fault(node.line, node.column, format!("there is no chat system `{adapter}`"));
@@ -384,7 +470,7 @@ mod tests {
         let node = node::parse(&source).unwrap();
         let mut config = defaults(site);
         let environment = Environment::of(&[("TOKEN", "hunter2")]);
-        read(Fields::of(&source, &node, "the site", &mut faults).unwrap(), &mut config, &Reader { site, environment: &environment });
+        read(Fields::of(&source, &node, &SITE, &mut faults).unwrap(), &mut config, &Reader { site, environment: &environment });
         (config, faults.0.iter().map(ToString::to_string).collect())
     }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::fault::{Fault, SourceFile, nearest};
 use super::node::{Content, Key, Node};
+use super::shape::{Holds, Shape};
 use crate::model::duration;
 use crate::model::place::Place;
 
@@ -26,14 +27,16 @@ impl Faults {
     }
 }
 
-/// A map that is being read. Call [`Fields::finish`] at the end: it reports the fields that nobody asked for.
+/// A map that is being read by its [`Shape`]. Call [`Fields::finish`] at the end: it reports the fields that nobody asked for.
+///
+/// A debug build stops where a reader asks for a field that the shape does not have, or does not ask for one that it has: what is read and
+/// what its JSON Schema says are the same.
 pub struct Fields<'n, 'f> {
     /// The file.
     pub source: &'n SourceFile,
     /// All faults so far.
     pub faults: &'f mut Faults,
-    /// What the map is, for messages: `a rule`.
-    what: &'static str,
+    shape: &'static Shape,
     line: usize,
     column: usize,
     pairs: &'n [(Key, Node)],
@@ -41,40 +44,38 @@ pub struct Fields<'n, 'f> {
 }
 
 impl<'n, 'f> Fields<'n, 'f> {
-    /// Starts reading a map; anything else is a fault.
-    pub fn of(source: &'n SourceFile, node: &'n Node, what: &'static str, faults: &'f mut Faults) -> Option<Self> {
+    /// Starts reading a map; anything else is a fault, and so is each field that must be there and is not.
+    pub fn of(source: &'n SourceFile, node: &'n Node, shape: &'static Shape, faults: &'f mut Faults) -> Option<Self> {
         let Content::Map(pairs) = &node.content else {
-            faults.push(source.fault(node.line, node.column, format!("{what} must be a map, not {}", node.kind())));
+            faults.push(source.fault(node.line, node.column, format!("{} must be a map, not {}", shape.what, node.kind())));
             return None;
         };
-        Some(Self { source, faults, what, line: node.line, column: node.column, pairs, known: Vec::new() })
+        let mut fields = Self { source, faults, shape, line: node.line, column: node.column, pairs, known: Vec::new() };
+        for field in shape.all().filter(|field| field.required) {
+            if !fields.has(field.name) {
+                fields.fault_here(format!("{} needs the field `{}`", shape.what, field.name));
+            }
+        }
+        Some(fields)
+    }
+
+    /// Whether a field is there and not null. Not a reading of it: see [`Fields::node`].
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        has(self.pairs, name)
     }
 
     /// The node of a field, if it is there and not null.
     pub fn node(&mut self, name: &'static str) -> Option<&'n Node> {
+        debug_assert!(self.shape.field(name).is_some(), "`{name}` is not described in the shape of {}", self.shape.what);
         self.known.push(name);
         let (_, node) = self.pairs.iter().find(|(key, _)| key.text == name)?;
         (!matches!(node.content, Content::Scalar { value: Value::Null, .. })).then_some(node)
     }
 
-    /// The node of a field that must be there.
-    pub fn required(&mut self, name: &'static str) -> Option<&'n Node> {
-        let node = self.node(name);
-        if node.is_none() {
-            self.fault_here(format!("{} needs the field `{name}`", self.what));
-        }
-        node
-    }
-
     /// Text. A number is refused with the advice to quote it.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         let node = self.node(name)?;
-        self.as_text(name, node)
-    }
-
-    /// Text that must be there.
-    pub fn required_text(&mut self, name: &'static str) -> Option<String> {
-        let node = self.required(name)?;
         self.as_text(name, node)
     }
 
@@ -93,14 +94,19 @@ impl<'n, 'f> Fields<'n, 'f> {
         }
     }
 
-    /// One of a list of words.
-    pub fn word(&mut self, name: &'static str, words: &[&'static str]) -> Option<&'static str> {
+    /// One of the words that the shape names.
+    pub fn word(&mut self, name: &'static str) -> Option<&'static str> {
         let node = self.node(name)?;
         let text = self.as_text(name, node)?;
+        let words = match &self.shape.field(name)?.holds {
+            Holds::Word(words) => words.to_vec(),
+            Holds::WordOf(words) => words(),
+            _ => unreachable!("`{name}` of {} is no word", self.shape.what),
+        };
         let found = words.iter().find(|word| **word == text).copied();
         if found.is_none() {
             let fault = self.source.fault(node.line, node.column, format!("`{name}` cannot be `{text}`"));
-            self.faults.push(fault.hint(did_you_mean(&text, words)));
+            self.faults.push(fault.hint(did_you_mean(&text, &words)));
         }
         found
     }
@@ -115,14 +121,20 @@ impl<'n, 'f> Fields<'n, 'f> {
         value
     }
 
-    /// A whole number of at least zero.
+    /// A whole number within the bounds that the shape names.
     pub fn count(&mut self, name: &'static str) -> Option<u64> {
         let node = self.node(name)?;
-        let value = node.value().as_u64();
-        if value.is_none() {
-            self.wrong(node, name, "a whole number of at least zero");
+        let (least, most) = match self.shape.field(name).map(|field| &field.holds) {
+            Some(Holds::Count(least, most)) => (*least, *most),
+            _ => (0, u64::MAX),
+        };
+        match node.value().as_u64() {
+            Some(count) if (least..=most).contains(&count) => return Some(count),
+            Some(count) if most < u64::MAX => self.fault(node, format!("`{name}` must be from {least} to {most}, not {count}")),
+            Some(count) => self.fault(node, format!("`{name}` must be at least {least}, not {count}")),
+            None => self.wrong(node, name, "a whole number of at least zero"),
         }
-        value
+        None
     }
 
     /// Any number.
@@ -182,14 +194,6 @@ impl<'n, 'f> Fields<'n, 'f> {
         self.map(name).iter().map(|(key, node)| (key.text.clone(), node.value())).collect()
     }
 
-    /// Reports a field that this version does not carry out yet, so that nobody believes it works.
-    pub fn not_yet(&mut self, name: &'static str) {
-        if let Some(node) = self.node(name) {
-            let fault = self.source.fault(node.line, node.column, format!("`{name}` is not carried out by this version"));
-            self.faults.push(fault.hint("remove the field; what it promises would not happen"));
-        }
-    }
-
     /// The place of a node in this file.
     #[must_use]
     pub fn place(&self, node: &Node) -> Place {
@@ -206,11 +210,18 @@ impl<'n, 'f> Fields<'n, 'f> {
         self.faults.push(self.source.fault(self.line, self.column, message));
     }
 
-    /// Reports every field that was not asked for.
+    /// Reports every field that the shape does not have.
     pub fn finish(self) {
-        for (key, _) in self.pairs.iter().filter(|(key, _)| !self.known.contains(&key.text.as_str())) {
-            let fault = self.source.fault(key.line, key.column, format!("{} has no field `{}`", self.what, key.text));
-            self.faults.push(fault.hint(did_you_mean(&key.text, &self.known)));
+        let known = self.shape.names();
+        debug_assert!(
+            known.iter().all(|name| self.known.contains(name)),
+            "{}: {known:?} are described, {:?} read",
+            self.shape.what,
+            self.known
+        );
+        for (key, _) in self.pairs.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+            let fault = self.source.fault(key.line, key.column, format!("{} has no field `{}`", self.shape.what, key.text));
+            self.faults.push(fault.hint(did_you_mean(&key.text, &known)));
         }
     }
 
@@ -218,6 +229,12 @@ impl<'n, 'f> Fields<'n, 'f> {
         let message = format!("`{name}` must be {expected}, not {}", node.kind());
         self.faults.push(self.source.fault(node.line, node.column, message));
     }
+}
+
+/// Whether a map has a field that is not null: to choose the shape by which it is read.
+#[must_use]
+pub fn has(pairs: &[(Key, Node)], name: &str) -> bool {
+    pairs.iter().any(|(key, node)| key.text == name && !matches!(node.content, Content::Scalar { value: Value::Null, .. }))
 }
 
 /// “did you mean …?”, or the list of what there is.

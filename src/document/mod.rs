@@ -4,4 +4,6 @@
 
 pub mod fault;
 pub mod fields;
+pub mod form;
 pub mod node;
+pub mod shape;

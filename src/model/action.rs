@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::model::hash::Revision;
 use crate::model::json::type_name;
 use crate::model::place::Place;
+use crate::model::schema::Schema;
 use crate::model::secret::MASK;
 
 /// How long an action may run unless it says otherwise.
@@ -38,6 +39,9 @@ pub struct Action {
     /// When and how often a failed attempt is followed by another.
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// What a result must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<Schema>,
     /// The script that the entry point names, whole: the revision covers it.
     #[serde(default)]
     pub script: Option<Script>,
@@ -195,6 +199,9 @@ pub struct Parameter {
     /// The greatest number.
     #[serde(default)]
     pub maximum: Option<f64>,
+    /// What else must hold of a value, once it is cast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
 }
 
 impl Parameter {
@@ -213,6 +220,7 @@ impl Parameter {
             choices: Vec::new(),
             minimum: None,
             maximum: None,
+            schema: None,
         }
     }
 }
@@ -258,7 +266,10 @@ pub fn bind(parameters: &[Parameter], given: &Map<String, Value>) -> Result<Map<
 pub fn cast(parameter: &Parameter, value: &Value) -> Result<Value, String> {
     let name = &parameter.name;
     let shown = if parameter.secret { MASK.to_string() } else { value.to_string() };
-    let Some(kind) = parameter.kind else { return Ok(value.clone()) };
+    let Some(kind) = parameter.kind else {
+        bounds(parameter, value, &shown)?;
+        return Ok(value.clone());
+    };
     if value.is_null() {
         return if parameter.required { Err(format!("parameter `{name}` must not be null")) } else { Ok(Value::Null) };
     }
@@ -320,6 +331,10 @@ fn bounds(parameter: &Parameter, value: &Value, shown: &str) -> Result<(), Strin
         if let Some(most) = parameter.maximum.filter(|most| number > *most) {
             return Err(format!("parameter `{name}` must be at most {most}, not {shown}"));
         }
+    }
+    if let Some(schema) = &parameter.schema {
+        let checked = if parameter.secret { schema.check_secret(value) } else { schema.check(value) };
+        checked.map_err(|fault| format!("parameter `{name}`: {fault}"))?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ pub mod place;
 pub mod principal;
 pub mod reason;
 pub mod rule;
+pub mod schema;
 pub mod secret;
 pub mod sensor;
 pub mod verdict;

@@ -1,5 +1,6 @@
 //! Packs: a folder of actions, rules, sensors and triggers with capabilities.
 
+use semver::VersionReq;
 use serde_json::{Map, Value};
 
 use crate::model::place::Place;
@@ -16,14 +17,25 @@ pub struct Pack {
     pub version: String,
     /// For people.
     pub description: String,
-    /// Packs that it needs, and where it says so.
-    pub dependencies: Vec<(String, Place)>,
+    /// Packs that it needs.
+    pub dependencies: Vec<Dependency>,
     /// What it may touch.
     pub capabilities: Capabilities,
     /// The site's settings for it, checked and complete.
     pub config: Map<String, Value>,
     /// Hides the values of those that are secret.
     pub masks: Masks,
+}
+
+/// A pack that another needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dependency {
+    /// Its name.
+    pub name: String,
+    /// Which versions will do; any if absent.
+    pub version: Option<VersionReq>,
+    /// Where it is asked for.
+    pub place: Place,
 }
 
 impl Pack {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::model::action::Script;
 use crate::model::pack::Pack;
 use crate::model::place::Place;
+use crate::model::schema::Schema;
 use crate::model::secret::Secret;
 
 /// The named type of an event.
@@ -18,8 +19,9 @@ pub struct Trigger {
     pub reference: String,
     /// For people.
     pub description: String,
-    /// The JSON Schema of the payload, for people and for tools.
-    pub payload_schema: Value,
+    /// What a payload must be.
+    #[serde(default)]
+    pub payload_schema: Option<Schema>,
 }
 
 /// What watches one outside thing and emits events.

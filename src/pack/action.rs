@@ -1,15 +1,19 @@
 //! Actions: the metadata file and the script beside it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::files::{read_text, relative, stem};
 use super::kinds::{Kind, PackFile, Reading};
 use super::manifest::is_name;
+use super::parameter::{PARAMETER, parameter, read_schema};
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
-use crate::document::node::{Key, Node};
-use crate::model::action::{Action, DEFAULT_TIMEOUT, MAX_TIMEOUT, Parameter, ParameterType, Retry, RetryOn, Script, cast};
+use crate::document::form;
+use crate::document::node::{Content, Node};
+use crate::document::shape::{Field, Holds, Shape};
+use crate::model::action::{Action, DEFAULT_TIMEOUT, MAX_TIMEOUT, Parameter, Retry, RetryOn, Script};
 use crate::runners::{self, RunnerKind};
 
 /// The most further attempts that an action may ask for.
@@ -24,13 +28,50 @@ fn read_file(file: &PackFile, reading: &mut Reading<'_>) {
     reading.contents.actions.extend(action.map(Arc::new));
 }
 
+/// An action.
+pub static ACTION: Shape = Shape::new(
+    "an action",
+    "A named thing that can be done: typed parameters, and a runner that does it",
+    &[
+        Field::new("name", Holds::Text, "The file's name; may be left out").example("\"scale\""),
+        Field::new("pack", Holds::Text, "The pack; may be left out"),
+        Field::new("description", Holds::Text, "For people"),
+        Field::new("enabled", Holds::Boolean, "Whether it may run").default("true"),
+        Field::required("runner_type", Holds::WordOf(runners::names), "How it is carried out").example("\"rhai\""),
+        Field::new("entry_point", Holds::Text, "Another script than the one beside the file"),
+        Field::new("parameters", Holds::Map(&Holds::Shape(&PARAMETER)), "The parameters, by name"),
+        Field::new("timeout", Holds::Duration, "How long one attempt may take, 24h at most").default("\"60s\""),
+        Field::new("idempotent", Holds::Boolean, "Whether it may run again after a crash").default("false"),
+        Field::new("retry", Holds::Shape(&RETRY), "Further attempts"),
+        Field::new("output_schema", Holds::Schema, "What a result must be"),
+        Field::new("tags", TAGS, "For people and tools"),
+    ],
+);
+
+/// Tags: `[{name: team, value: shop}]`, `[shop]` or `{team: shop}`.
+pub(super) const TAGS: Holds = Holds::Either(&[Holds::List(&Holds::Either(&[Holds::Text, Holds::Shape(&TAG)])), Holds::Map(&Holds::Any)]);
+
+static TAG: Shape =
+    Shape::new("a tag", "A tag", &[Field::required("name", Holds::Text, "Its name"), Field::new("value", Holds::Any, "Its value")]);
+
+static RETRY: Shape = Shape::new(
+    "`retry`",
+    "Further attempts of one execution",
+    &[
+        Field::required("count", Holds::Count(0, MAX_RETRIES), "How many after the first").example("3"),
+        Field::new("delay", Holds::Duration, "The pause before the second attempt").default("\"1s\""),
+        Field::new("backoff", Holds::Number, "By how much each pause is longer than the one before; 1 to 10").default("1"),
+        Field::new("on", Holds::List(&Holds::Word(&["failed", "timed_out"])), "After which outcomes; both unless given"),
+    ],
+);
+
 fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, file: &Path, faults: &mut Faults) -> Option<Action> {
-    let mut fields = Fields::of(source, node, "an action", faults)?;
+    let mut fields = Fields::of(source, node, &ACTION, faults)?;
     let name = name(&mut fields, &stem(file));
     let description = fields.text("description").unwrap_or_default();
     let enabled = fields.boolean("enabled").unwrap_or(true);
-    fields.required("runner_type");
-    let runner = fields.word("runner_type", &runners::names()).and_then(runners::kind);
+    fields.text("pack");
+    let runner = fields.word("runner_type").and_then(runners::kind);
     let mut parameters = runner.map(|kind| (kind.parameters)()).unwrap_or_default();
     for (key, node) in fields.map("parameters") {
         let inherited = parameters.iter().position(|parameter| parameter.name == key.text);
@@ -47,9 +88,9 @@ fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, file: &Path, 
     }
     let idempotent = fields.boolean("idempotent").unwrap_or(false);
     let retry = fields.node("retry").and_then(|node| retry(&mut fields, node));
-    fields.object("output_schema"); // for people and tools in this version
-    fields.list("tags");
-    fields.not_yet("notify");
+    let output_schema = read_schema(&mut fields, "output_schema");
+    read_tags(&mut fields);
+    positions(&mut fields, &parameters);
     let entry_point = fields.text("entry_point");
     let script = match runner {
         Some(kind) if kind.needs_script => script(&mut fields, entry_point.as_deref(), root, file),
@@ -65,7 +106,8 @@ fn read(source: &SourceFile, node: &Node, pack: &str, root: &Path, file: &Path, 
     let reference = format!("{pack}.{}", name?);
     let runner = kind.name.to_string();
     let revision = crate::model::hash::Revision::default();
-    let action = Action { reference, description, enabled, runner, parameters, timeout, idempotent, retry, script, place, revision };
+    let action =
+        Action { reference, description, enabled, runner, parameters, timeout, idempotent, retry, output_schema, script, place, revision };
     check(kind, &action, source, faults);
     Some(action.sealed())
 }
@@ -84,6 +126,33 @@ pub(super) fn name(fields: &mut Fields<'_, '_>, stem: &str) -> Option<String> {
         return None;
     }
     Some(stem.to_string())
+}
+
+/// Tags are for people and tools: only their form is checked.
+pub(super) fn read_tags(fields: &mut Fields<'_, '_>) {
+    if let Some(node) = fields.node("tags") {
+        form::holds(fields.source, "tags", node, &TAGS, fields.faults);
+    }
+}
+
+/// No two parameters have one position.
+fn positions(fields: &mut Fields<'_, '_>, parameters: &[Parameter]) {
+    let mut taken = BTreeMap::new();
+    for parameter in parameters {
+        let Some(position) = parameter.position else { continue };
+        if let Some(first) = taken.insert(position, &parameter.name) {
+            let message = format!("`{}` and `{first}` have the same `position`, {position}", parameter.name);
+            match fields.node("parameters").and_then(|node| find(node, &parameter.name)) {
+                Some(node) => fields.fault(node, message),
+                None => fields.fault_here(message),
+            }
+        }
+    }
+}
+
+fn find<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+    let Content::Map(pairs) = &node.content else { return None };
+    pairs.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
 }
 
 fn check(kind: &RunnerKind, action: &Action, source: &SourceFile, faults: &mut Faults) {
@@ -110,12 +179,8 @@ fn script(fields: &mut Fields<'_, '_>, entry_point: Option<&str>, root: &Path, f
 }
 
 fn retry(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Retry> {
-    let mut inner = Fields::of(fields.source, node, "`retry`", fields.faults)?;
-    inner.required("count");
-    let count = inner.count("count")?;
-    if count > MAX_RETRIES {
-        inner.fault_here(format!("`count` must be at most {MAX_RETRIES}"));
-    }
+    let mut inner = Fields::of(fields.source, node, &RETRY, fields.faults)?;
+    let count = inner.count("count");
     let delay = inner.duration("delay").unwrap_or(std::time::Duration::from_secs(1));
     let backoff = inner.number("backoff").unwrap_or(1.0);
     if !(1.0..=10.0).contains(&backoff) {
@@ -133,53 +198,7 @@ fn retry(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Retry> {
         on = vec![RetryOn::Failed, RetryOn::TimedOut];
     }
     inner.finish();
-    Some(Retry { count: u32::try_from(count).unwrap_or(u32::MAX), delay, backoff, on })
-}
-
-fn parameter(fields: &mut Fields<'_, '_>, key: &Key, node: &Node, base: Option<Parameter>) -> Option<Parameter> {
-    if !key.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || key.text.is_empty() {
-        let fault = fields.source.fault(key.line, key.column, format!("`{}` is not a parameter's name", key.text));
-        fields.faults.push(fault.hint("use letters, digits and `_`"));
-    }
-    let inherited = base.is_some();
-    let base = base.unwrap_or_else(|| Parameter::named(&key.text));
-    let mut inner = Fields::of(fields.source, node, "a parameter", fields.faults)?;
-    let kind = inner.word("type", ParameterType::NAMES).and_then(ParameterType::named);
-    if inherited && kind.is_some() && kind != base.kind {
-        inner.fault_here(format!("the type of the runner's parameter `{}` cannot be changed", key.text));
-    }
-    let choices: Vec<_> = inner.list("enum").iter().map(Node::value).collect();
-    let default = inner.node("default");
-    let parameter = Parameter {
-        name: key.text.clone(),
-        kind: kind.or(base.kind),
-        description: inner.text("description").unwrap_or(base.description),
-        required: inner.boolean("required").unwrap_or(base.required),
-        default: default.map(Node::value).or(base.default),
-        immutable: inner.boolean("immutable").unwrap_or(base.immutable),
-        secret: inner.boolean("secret").unwrap_or(base.secret),
-        position: inner.count("position").and_then(|position| u32::try_from(position).ok()).or(base.position),
-        choices: if choices.is_empty() { base.choices } else { choices },
-        minimum: inner.number("minimum").or(base.minimum),
-        maximum: inner.number("maximum").or(base.maximum),
-    };
-    for later in ["items", "properties", "pattern", "format", "minLength", "maxLength"] {
-        inner.not_yet(later);
-    }
-    if let Some(node) = default {
-        let value = node.value();
-        let text = value.as_str().unwrap_or_default();
-        if text.contains("{{") || text.contains("<%") {
-            inner.fault(node, "templates in defaults are not carried out by this version");
-        } else if let Err(message) = cast(&parameter, &value) {
-            inner.fault(node, format!("the default does not fit: {message}"));
-        }
-    }
-    if parameter.immutable && parameter.default.is_none() {
-        inner.fault_here(format!("`{}` is immutable and needs a default", key.text));
-    }
-    inner.finish();
-    Some(parameter)
+    Some(Retry { count: u32::try_from(count?).unwrap_or(u32::MAX), delay, backoff, on })
 }
 
 /// The nearest parameter of an action.

@@ -5,13 +5,32 @@ use serde_json::Value;
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields};
 use crate::document::node::{Content, Node};
+use crate::document::shape::{Field, Holds, Shape};
 use crate::model::pack::{Capabilities, KvAccess};
 use crate::outbound::origin;
 use crate::template::text::{Data, TextTemplate};
 
+/// `capabilities`.
+pub(super) static CAPABILITIES: Shape = Shape::new(
+    "`capabilities`",
+    "What the pack may touch; everything else is refused",
+    &[
+        Field::new("http", Holds::List(&Holds::Text), "Origins that it may call").example("[\"{{config.url}}\"]"),
+        Field::new(
+            "kv",
+            Holds::Either(&[Holds::Word(&["read", "read_write"]), Holds::Map(&Holds::Word(&["read", "read_write"]))]),
+            "Keys that it may use: its own, those that rules see (`system`), those of people (`user`), `{other: read}` of another pack",
+        )
+        .example("{\"own\": \"read_write\", \"system\": \"read\", \"other\": \"read\"}"),
+        Field::new("chat", Holds::Boolean, "Whether it may send to chat").default("false"),
+        Field::new("process", Holds::List(&Holds::Text), "Programs that it may run").example("[\"git\"]"),
+        Field::new("actions", Holds::List(&Holds::Text), "Actions that its scripts may run").example("[\"core.*\"]"),
+    ],
+);
+
 pub(super) fn read(source: &SourceFile, node: &Node, data: &Data, faults: &mut Faults) -> Capabilities {
     let mut capabilities = Capabilities::default();
-    let Some(mut fields) = Fields::of(source, node, "`capabilities`", faults) else { return capabilities };
+    let Some(mut fields) = Fields::of(source, node, &CAPABILITIES, faults) else { return capabilities };
     for item in fields.list("http") {
         let Content::Scalar { value: Value::String(text), .. } = &item.content else {
             fields.fault(item, "an origin must be text such as \"http://127.0.0.1:8080\"");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use super::{Site, action, rule, sensor, test, trigger};
+use super::{Site, action, rule, sensor, test, trigger, workflow};
 use crate::config::Reader;
 use crate::document::fault::SourceFile;
 use crate::document::fields::Faults;
@@ -29,7 +29,7 @@ pub(super) const KINDS: &[&Kind] = &[
     &later("policies", "a policy"),
     &Kind { extensions: &["hbs"], ..later("templates", "a template") },
     &test::KIND,
-    &Kind { at_site: true, ..later("workflows", "a workflow") },
+    &workflow::KIND,
 ];
 
 /// One kind of files.

@@ -1,20 +1,46 @@
 //! `pack.yaml`, and the site's settings for the pack checked against it.
 
+use semver::VersionReq;
 use serde_json::{Map, Value, json};
 
-use super::capabilities;
+use super::capabilities::{self, CAPABILITIES};
+use super::parameter::{SETTING, value};
 use crate::config::SiteConfig;
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean};
-use crate::document::node::{Key, Node};
-use crate::model::action::{Parameter, ParameterType, cast};
-use crate::model::pack::Pack;
+use crate::document::node::{Content, Key, Node};
+use crate::document::shape::{Field, Holds, Shape};
+use crate::model::action::{Parameter, cast};
+use crate::model::pack::{Dependency, Pack};
 use crate::model::secret::Masks;
 use crate::template::text::Data;
 
+/// A pack.
+pub static PACK: Shape = Shape::new(
+    "a pack",
+    "A folder of actions, triggers, sensors, rules and so on, with settings and capabilities",
+    &[
+        Field::required("ref", Holds::Text, "The folder's name, the first part of every reference").example("\"marathon\""),
+        Field::new("name", Holds::Text, "For people"),
+        Field::new("version", Holds::Text, "The version, as in semver; needed where others depend on one").example("\"1.0.0\""),
+        Field::new("description", Holds::Text, "For people"),
+        Field::new("author", Holds::Text, "For people"),
+        Field::new("email", Holds::Text, "For people"),
+        Field::new("keywords", Holds::List(&Holds::Text), "For people"),
+        Field::new(
+            "dependencies",
+            Holds::List(&Holds::Either(&[Holds::Text, Holds::Map(&Holds::Text)])),
+            "Packs that it needs, each with a range of versions if it matters",
+        )
+        .example("[\"core\", {\"links\": \">=1.2\"}]"),
+        Field::new("config_schema", Holds::Map(&Holds::Shape(&SETTING)), "Its settings, by name; the site gives them"),
+        Field::new("capabilities", Holds::Shape(&CAPABILITIES), "What it may touch; everything else is refused"),
+    ],
+);
+
 pub(super) fn read(source: &SourceFile, node: &Node, folder: &str, site: &SiteConfig, faults: &mut Faults) -> Option<Pack> {
-    let mut fields = Fields::of(source, node, "a pack", faults)?;
-    let reference = fields.required_text("ref")?;
+    let mut fields = Fields::of(source, node, &PACK, faults)?;
+    let reference = fields.text("ref")?;
     if reference != folder {
         let hint = format!("rename the folder to packs/{reference}, or write `ref: {folder}`");
         let fault = source.fault(node.line, node.column, format!("`ref` is `{reference}`, but the folder is `{folder}`"));
@@ -26,8 +52,11 @@ pub(super) fn read(source: &SourceFile, node: &Node, folder: &str, site: &SiteCo
     let name = fields.text("name").unwrap_or_else(|| reference.clone());
     let version = fields.text("version").unwrap_or_default();
     let description = fields.text("description").unwrap_or_default();
-    fields.text("author");
-    let dependencies = fields.texts("dependencies");
+    for for_people in ["author", "email"] {
+        fields.text(for_people);
+    }
+    fields.texts("keywords");
+    let dependencies = dependencies(&mut fields);
     let schema = fields.map("config_schema");
     let (config, masks) = pack_config(&mut fields, schema, &reference, site);
     let data = Data::new(json!({"config": config}));
@@ -82,22 +111,34 @@ fn pack_config(fields: &mut Fields<'_, '_>, schema: &[(Key, Node)], pack: &str, 
 }
 
 fn config_parameter(fields: &mut Fields<'_, '_>, key: &Key, node: &Node) -> Option<Parameter> {
-    let mut inner = Fields::of(fields.source, node, "a setting", fields.faults)?;
-    let kind = inner.word("type", ParameterType::NAMES).and_then(ParameterType::named);
-    inner.text("format");
-    let parameter = Parameter {
-        name: key.text.clone(),
-        kind,
-        description: inner.text("description").unwrap_or_default(),
-        required: inner.boolean("required").unwrap_or(false),
-        default: inner.node("default").map(Node::value),
-        immutable: false,
-        secret: inner.boolean("secret").unwrap_or(false),
-        position: None,
-        choices: inner.list("enum").iter().map(Node::value).collect(),
-        minimum: inner.number("minimum"),
-        maximum: inner.number("maximum"),
-    };
+    let mut inner = Fields::of(fields.source, node, &SETTING, fields.faults)?;
+    let parameter = value(&mut inner, Parameter::named(&key.text));
     inner.finish();
     Some(parameter)
+}
+
+/// What a pack needs: a name, or `{name: ">=1.2"}`.
+fn dependencies(fields: &mut Fields<'_, '_>) -> Vec<Dependency> {
+    let mut found = Vec::new();
+    for item in fields.list("dependencies") {
+        let place = fields.place(item);
+        match &item.content {
+            Content::Scalar { value: Value::String(name), .. } => found.push(Dependency { name: name.clone(), version: None, place }),
+            Content::Map(pairs) if pairs.len() == 1 => {
+                let (key, wanted) = &pairs[0];
+                let Content::Scalar { text, .. } = &wanted.content else {
+                    fields.fault(wanted, "a version must be text such as \">=1.2, <2\"");
+                    continue;
+                };
+                if let (true, Ok(version)) = (wanted.value().is_string(), VersionReq::parse(text)) {
+                    found.push(Dependency { name: key.text.clone(), version: Some(version), place });
+                } else {
+                    let fault = fields.source.fault(wanted.line, wanted.column, format!("`{text}` is no range of versions"));
+                    fields.faults.push(fault.hint("write for example \">=1.2\", \"^1.2\", \"~1.2.3\" or \">=1.2, <2\", in quotes"));
+                }
+            }
+            _ => fields.fault(item, "a dependency is the name of a pack, or the name and a range of versions: {links: \">=1.2\"}"),
+        }
+    }
+    found
 }

@@ -4,15 +4,19 @@
 
 mod action;
 mod capabilities;
+mod dependencies;
 pub mod files;
 mod kinds;
 mod manifest;
+mod parameter;
 pub mod rule;
+pub mod schema;
 mod sensor;
 mod site;
 pub mod test;
 mod timers;
 mod trigger;
+mod workflow;
 mod window;
 
 use std::collections::BTreeMap;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Site;
-use super::action::{name, unknown_parameter};
+use super::action::{TAGS, name, read_tags, unknown_parameter};
 use super::files::fault_at;
 use super::kinds::{Kind, PackFile, Reading};
-use super::window::{read_throttle, read_window};
+use super::window::{THROTTLE, WINDOW, read_throttle, read_window};
 use crate::document::fault::{SourceFile, nearest};
-use crate::document::fields::{Faults, Fields, did_you_mean};
+use crate::document::fields::{Faults, Fields, did_you_mean, has};
+use crate::document::form;
 use crate::document::node::{Content, Key, Node};
+use crate::document::shape::{Field, Holds, Shape};
 use crate::model::action::{Action, cast};
 use crate::model::path::item_steps;
 use crate::model::place::{Place, Spot};
@@ -65,22 +67,118 @@ fn check(site: &Site, root: &Path, faults: &mut Faults) {
     }
 }
 
+/// A rule over one event.
+pub static RULE: Shape = Shape {
+    what: "a rule",
+    doc: "When this trigger, and these criteria hold, run that action with these parameters",
+    fields: &[
+        Field::required("trigger", Holds::Shape(&TRIGGER), "Which events are tried"),
+        Field::new("criteria", Holds::Map(&Holds::Shape(&CRITERION)), "Tests on the payload; the keys are paths")
+            .example("{\"trigger.values.cpu\": {\"type\": \"greaterthan\", \"pattern\": 80}}"),
+        Field::new("at_least", Holds::Count(1, u64::MAX), "How many of the criteria must hold; all unless given"),
+        Field::new("when", Holds::Text, "A guard: one expression that must give true").example("\"<% trigger.env == \\\"prod\\\" %>\""),
+        Field::new("window", WINDOW, "How many events must hold, or for how long none may come"),
+    ],
+    shared: COMMON,
+};
+
+/// A rule over several events, which this version reads and does not try.
+pub static CORRELATION: Shape = Shape {
+    what: "a rule",
+    doc: "When these events have come in this relation, run that action; not tried by this version",
+    fields: &[
+        Field::required("events", Holds::Map(&Holds::Shape(&EVENT)), "The events, by name"),
+        Field::required("correlate", Holds::Map(&Holds::Any), "How they relate"),
+    ],
+    shared: COMMON,
+};
+
+const COMMON: &[Field] = &[
+    Field::new("name", Holds::Text, "The file's name; may be left out").example("\"scale_out_on_load\""),
+    Field::new("pack", Holds::Text, "The pack; may be left out"),
+    Field::new("description", Holds::Text, "For people"),
+    Field::new("enabled", Holds::Boolean, "Whether it is tried").default("true"),
+    Field::new("mode", Holds::Word(&["active", "shadow"]), "Whether a match runs something, or is only kept").default("\"active\""),
+    Field::new("type", Holds::Word(&["standard", "backstop"]), "A backstop is tried where no other rule of the trigger matched")
+        .default("\"standard\""),
+    Field::new("throttle", Holds::Shape(&THROTTLE), "How far apart its executions are"),
+    Field::new("late", Holds::Duration, "How late an event may come and still be counted").default("\"1m\""),
+    Field::new("ceiling", Holds::Count(1, MOST_IN_A_MINUTE), "Executions a minute; what is above waits").default("1000"),
+    Field::required("action", Holds::Shape(&ACTION), "What is run"),
+    Field::new("notify", Holds::Shape(&NOTIFY), "Whom to tell of the outcome"),
+    Field::new("tags", TAGS, "For people and tools"),
+];
+
+static TRIGGER: Shape = Shape::new(
+    "`trigger`",
+    "Which events are tried",
+    &[
+        Field::required("type", Holds::Text, "The trigger").example("\"core.webhook\""),
+        Field::new("parameters", Holds::Map(&Holds::Any), "Tests for equality on fields of the payload; of a timer, its settings"),
+    ],
+);
+
+static EVENT: Shape = Shape::new(
+    "an event",
+    "One of the events",
+    &[
+        Field::required("trigger", Holds::Shape(&TRIGGER), "Which events it may be"),
+        Field::new("criteria", Holds::Map(&Holds::Shape(&CRITERION)), "Tests on the payload"),
+    ],
+);
+
+static CRITERION: Shape = Shape::new(
+    "a criterion",
+    "One test on one field",
+    &[
+        Field::required("type", Holds::WordOf(operators), "The operator; in any case of letters").example("\"equals\""),
+        Field::new("pattern", Holds::Any, "What to compare with").example("80"),
+        Field::new("condition", Holds::Word(Condition::NAMES), "Of `search`: how many items must hold"),
+    ],
+);
+
+static ACTION: Shape = Shape::new(
+    "`action`",
+    "What is run",
+    &[
+        Field::required("ref", Holds::Text, "The action").example("\"core.notify\""),
+        Field::new("parameters", Holds::Map(&Holds::Any), "What it is given; templates and expressions are filled in"),
+    ],
+);
+
+static NOTIFY: Shape = Shape::new(
+    "`notify`",
+    "Whom to tell of the outcome",
+    &[
+        Field::required("channel", Holds::Text, "A channel of the site").example("\"ops\""),
+        Field::new("on", Holds::List(&Holds::Word(&["succeeded", "failed"])), "Of which outcomes").default("[\"failed\"]"),
+    ],
+);
+
+fn operators() -> Vec<&'static str> {
+    Operator::NAMES.to_vec()
+}
+
 /// Reads one rule. Faults are collected; a rule comes back only if it could run.
 pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &mut Faults) -> Option<CompiledRule> {
-    let mut fields = Fields::of(source, node, "a rule", faults)?;
+    if matches!(&node.content, Content::Map(pairs) if has(pairs, "events") || has(pairs, "correlate")) {
+        read_correlation(source, node, faults);
+        return None;
+    }
+    let mut fields = Fields::of(source, node, &RULE, faults)?;
     let name = name(&mut fields, stem);
     fields.text("pack");
     let description = fields.text("description").unwrap_or_default();
     let enabled = fields.boolean("enabled").unwrap_or(true);
-    let mode = if fields.word("mode", &["active", "shadow"]) == Some("shadow") { Mode::Shadow } else { Mode::Active };
-    let backstop = fields.word("type", &["standard", "backstop"]) == Some("backstop");
-    let trigger_node = fields.required("trigger");
+    let mode = if fields.word("mode") == Some("shadow") { Mode::Shadow } else { Mode::Active };
+    let backstop = fields.word("type") == Some("backstop");
+    let trigger_node = fields.node("trigger");
     let trigger = trigger_node.and_then(|node| read_trigger(&mut fields, node));
     let criteria_pairs = fields.map("criteria");
     let criteria = read_criteria(&mut fields, criteria_pairs);
     let at_least = fields.node("at_least").and_then(|node| {
         let count = fields.count("at_least").and_then(|count| usize::try_from(count).ok())?;
-        if count == 0 || count > criteria_pairs.len() {
+        if count > criteria_pairs.len() {
             fields.fault(node, format!("`at_least` must be from 1 to {}, the number of criteria", criteria_pairs.len()));
         }
         u32::try_from(count).ok()
@@ -92,35 +190,32 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
     let throttle_node = fields.node("throttle");
     let throttle = throttle_node.and_then(|node| read_throttle(&mut fields, node));
     let late = fields.duration("late").unwrap_or(DEFAULT_LATE);
-    let ceiling = fields.node("ceiling").and_then(|node| {
-        let count = fields.count("ceiling")?;
-        if !(1..=MOST_IN_A_MINUTE).contains(&count) {
-            fields.fault(node, format!("`ceiling` must be from 1 to {MOST_IN_A_MINUTE} executions a minute"));
-        }
-        u32::try_from(count).ok()
-    });
-    for later in ["events", "correlate", "tags", "context"] {
-        fields.not_yet(later);
-    }
-    let action_node = fields.required("action");
+    let ceiling = fields.count("ceiling").and_then(|count| u32::try_from(count).ok());
+    read_tags(&mut fields);
+    let action_node = fields.node("action");
     let (action, parameter_pairs) = action_node.and_then(|node| read_action(&mut fields, node)).unzip();
     let parameter_pairs: &[(Key, Node)] = parameter_pairs.unwrap_or_default();
     let notify_node = fields.node("notify");
     let notify = notify_node.and_then(|node| Some(Source { value: read_notify(&mut fields, node)?, at: spot(node) }));
     fields.finish();
     let parameters = parameter_pairs.iter().map(|(key, node)| (key.text.as_str().into(), Source { value: node.value(), at: spot(node) }));
-    let (trigger, trigger_parameters, trigger_pairs) = trigger?;
-    if (window_node.is_some() && window.is_none()) || (throttle_node.is_some() && throttle.is_none()) {
-        return None; // told above
-    }
+    // What is there is compiled even if something is missing, so that all faults are told at once.
+    let complete = name.is_some()
+        && trigger.is_some()
+        && action.is_some()
+        && criteria.len() == criteria_pairs.len()
+        && window_node.is_some() == window.is_some()
+        && throttle_node.is_some() == throttle.is_some();
+    let (trigger, trigger_parameters, trigger_pairs) = trigger.unwrap_or_default();
+    let (indices, criteria): (Vec<usize>, Vec<Criterion>) = criteria.into_iter().unzip();
     let rule = Rule {
-        reference: format!("{pack}.{}", name?).into(),
+        reference: format!("{pack}.{}", name.unwrap_or_default()).into(),
         description: description.into(),
         enabled,
         mode,
         trigger: trigger.into(),
         trigger_parameters: trigger_parameters.into(),
-        criteria: criteria?.into(),
+        criteria: criteria.into(),
         at_least,
         when: when.map(Box::new),
         backstop,
@@ -128,7 +223,7 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
         throttle: throttle.map(Box::new),
         late,
         ceiling: ceiling.unwrap_or(DEFAULT_CEILING),
-        action: action?.into(),
+        action: action.unwrap_or_default().into(),
         parameters: parameters.collect(),
         notify: notify.map(Box::new),
         file: Arc::clone(&source.path),
@@ -141,8 +236,8 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
             for fault in found {
                 let (line, column) = match fault.part {
                     Part::TriggerParameter(index) => place_of_key(&trigger_pairs[index].0),
-                    Part::CriterionKey(index) => place_of_key(&criteria_pairs[index].0),
-                    Part::CriterionPattern(index) => place_of_pattern(&criteria_pairs[index].1),
+                    Part::CriterionKey(index) => place_of_key(&criteria_pairs[indices[index]].0),
+                    Part::CriterionPattern(index) => place_of_pattern(&criteria_pairs[indices[index]].1),
                     Part::When => when_node.map_or((node.line, node.column), |node| (node.line, node.column)),
                     Part::WindowBy => window_node.map_or((node.line, node.column), |node| (node.line, node.column)),
                     Part::ThrottleBy => throttle_node.map_or((node.line, node.column), |node| (node.line, node.column)),
@@ -152,6 +247,14 @@ pub fn read(source: &SourceFile, node: &Node, pack: &str, stem: &str, faults: &m
             }
         })
         .ok()
+        .filter(|_| complete)
+}
+
+/// The form of a rule over several events.
+fn read_correlation(source: &SourceFile, node: &Node, faults: &mut Faults) {
+    form::check(source, node, &CORRELATION, faults);
+    let message = "rules over several events are not carried out by this version; the rule is read and never tried";
+    faults.push(source.whole(message).as_warning());
 }
 
 fn spot(node: &Node) -> Spot {
@@ -171,26 +274,27 @@ fn place_of_pattern(criterion: &Node) -> (usize, usize) {
 type TriggerParts<'n> = (String, Vec<(String, Value)>, &'n [(Key, Node)]);
 
 fn read_trigger<'n>(fields: &mut Fields<'n, '_>, node: &'n Node) -> Option<TriggerParts<'n>> {
-    let mut inner = Fields::of(fields.source, node, "`trigger`", fields.faults)?;
-    let trigger = inner.required_text("type");
+    let mut inner = Fields::of(fields.source, node, &TRIGGER, fields.faults)?;
+    let trigger = inner.text("type");
     let pairs = inner.map("parameters");
     inner.finish();
     let parameters = pairs.iter().map(|(key, node)| (key.text.clone(), node.value())).collect();
     Some((trigger?, parameters, pairs))
 }
 
-fn read_criteria(fields: &mut Fields<'_, '_>, pairs: &[(Key, Node)]) -> Option<Vec<Criterion>> {
+/// The criteria that could be read, each with its position in the file.
+fn read_criteria(fields: &mut Fields<'_, '_>, pairs: &[(Key, Node)]) -> Vec<(usize, Criterion)> {
     let mut criteria = Vec::with_capacity(pairs.len());
-    for (key, node) in pairs {
-        criteria.extend(read_criterion(fields, key, node, 0));
+    for (index, (key, node)) in pairs.iter().enumerate() {
+        criteria.extend(read_criterion(fields, key, node, 0).map(|criterion| (index, criterion)));
     }
-    (criteria.len() == pairs.len()).then_some(criteria)
+    criteria
 }
 
 /// Reads one criterion, also those inside `search`; `depth` counts the searches around it.
 fn read_criterion(fields: &mut Fields<'_, '_>, key: &Key, node: &Node, depth: usize) -> Option<Criterion> {
-    let mut inner = Fields::of(fields.source, node, "a criterion", fields.faults)?;
-    let type_node = inner.required("type");
+    let mut inner = Fields::of(fields.source, node, &CRITERION, fields.faults)?;
+    let type_node = inner.node("type");
     let operator = inner.text("type").zip(type_node).and_then(|(named, node)| {
         let found = Operator::named(&named);
         if found.is_none() {
@@ -214,7 +318,7 @@ struct Faulty;
 fn read_condition(inner: &mut Fields<'_, '_>, operator: Option<Operator>) -> Result<Option<Condition>, Faulty> {
     let node = inner.node("condition");
     match (operator.ok_or(Faulty)?, node) {
-        (Operator::Search, Some(_)) => inner.word("condition", Condition::NAMES).map(Condition::named).ok_or(Faulty),
+        (Operator::Search, Some(_)) => inner.word("condition").map(Condition::named).ok_or(Faulty),
         (Operator::Search, None) => {
             inner.fault_here(format!("`search` needs the field `condition`: one of {}", Condition::NAMES.join(", ")));
             Err(Faulty)
@@ -303,16 +407,16 @@ fn numbers_fit(fields: &mut Fields<'_, '_>, node: &Node) -> bool {
 }
 
 fn read_action<'n>(fields: &mut Fields<'n, '_>, node: &'n Node) -> Option<(String, &'n [(Key, Node)])> {
-    let mut inner = Fields::of(fields.source, node, "`action`", fields.faults)?;
-    let reference = inner.required_text("ref");
+    let mut inner = Fields::of(fields.source, node, &ACTION, fields.faults)?;
+    let reference = inner.text("ref");
     let parameters = inner.map("parameters");
     inner.finish();
     Some((reference?, parameters))
 }
 
 fn read_notify(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Notify> {
-    let mut inner = Fields::of(fields.source, node, "`notify`", fields.faults)?;
-    let channel = inner.required_text("channel");
+    let mut inner = Fields::of(fields.source, node, &NOTIFY, fields.faults)?;
+    let channel = inner.text("channel");
     let mut on = Vec::new();
     for (word, place) in inner.texts("on") {
         match word.as_str() {

@@ -11,10 +11,11 @@ use super::Site;
 use super::action::name;
 use super::files::{fault_at, read_text, relative, stem};
 use super::kinds::{Kind, PackFile, Reading};
-use crate::config::{self, Reader, warn_if_short};
+use crate::config::{self, Reader, SECRET, warn_if_short};
 use crate::document::fault::{SourceFile, nearest};
 use crate::document::fields::{Faults, Fields, did_you_mean};
 use crate::document::node::{Content, Node};
+use crate::document::shape::{Field, Holds, Shape};
 use crate::model::action::Script;
 use crate::model::pack::Pack;
 use crate::model::place::Place;
@@ -24,6 +25,63 @@ use crate::template::value::{Scope, ValueTemplate};
 
 /// Sensors.
 pub(super) const KIND: Kind = Kind { check, ..Kind::yaml("sensors", "a sensor", read_file) };
+
+const WEBHOOK_KIND: &str = "webhook";
+
+/// A sensor that runs by itself.
+pub static SENSOR: Shape = Shape {
+    what: "a sensor",
+    doc: "Watches one outside thing and emits events",
+    fields: &[
+        Field::required("kind", Holds::WordOf(kinds), "What it watches").example("\"timer\""),
+        Field::new("settings", Holds::Map(&Holds::Any), "The settings of its kind; `{{config.…}}` is filled in"),
+    ],
+    shared: COMMON,
+};
+
+/// A webhook.
+pub static WEBHOOK: Shape = Shape {
+    what: "a webhook",
+    doc: "A sensor that others call over HTTP",
+    fields: &[
+        Field::required("kind", Holds::Word(&[WEBHOOK_KIND]), "That it is a webhook"),
+        Field::required("decoder", Holds::WordOf(decoders), "What turns a body into events").example("\"generic\""),
+        Field::required("auth", Holds::Either(&[Holds::Word(&["none"]), Holds::Shape(&BEARER), Holds::Shape(&SIGNED)]), "Who may call")
+            .example("{\"bearer\": {\"env\": \"HOOK_TOKEN\"}}"),
+        Field::new("repeats", Holds::Boolean, "Whether repeats become events of their own").default("false"),
+        Field::new("memory", Holds::Duration, "How long a repeat is known, 30d at most").default("\"24h\""),
+    ],
+    shared: COMMON,
+};
+
+const COMMON: &[Field] = &[
+    Field::new("name", Holds::Text, "The file's name; may be left out").example("\"nightly\""),
+    Field::new("pack", Holds::Text, "The pack; may be left out"),
+    Field::new("description", Holds::Text, "For people"),
+    Field::new("enabled", Holds::Boolean, "Whether it runs").default("true"),
+    Field::required("trigger", Holds::Text, "The trigger of its events").example("\"core.cron\""),
+];
+
+static BEARER: Shape = Shape::new("`auth`", "A token", &[Field::required("bearer", Holds::Shape(&SECRET), "The token that callers show")]);
+
+static SIGNED: Shape = Shape::new("`auth`", "A signature", &[Field::required("hmac", Holds::Shape(&HMAC), "How the body is signed")]);
+
+static HMAC: Shape = Shape::new(
+    "`hmac`",
+    "An HMAC-SHA256 of the raw body",
+    &[
+        Field::required("secret", Holds::Shape(&SECRET), "The key"),
+        Field::required("header", Holds::Text, "The header that holds it in hexadecimal").example("\"X-Signature-256\""),
+    ],
+);
+
+fn kinds() -> Vec<&'static str> {
+    sensors::KINDS.iter().map(|kind| kind.name).chain([WEBHOOK_KIND]).collect()
+}
+
+fn decoders() -> Vec<&'static str> {
+    webhooks::DECODERS.iter().map(|kind| kind.name).collect()
+}
 
 fn read_file(file: &PackFile, reading: &mut Reading<'_>) {
     let Some(node) = file.yaml(reading.faults) else { return };
@@ -74,22 +132,21 @@ struct Origin<'o> {
 }
 
 fn read(source: &SourceFile, node: &Node, origin: &Origin<'_>, faults: &mut Faults) -> Option<SensorDefinition> {
-    let mut fields = Fields::of(source, node, "a sensor", faults)?;
+    let Content::Map(pairs) = &node.content else {
+        faults.push(source.fault(node.line, node.column, format!("a sensor must be a map, not {}", node.kind())));
+        return None;
+    };
+    let is_webhook = pairs.iter().any(|(key, node)| key.text == "kind" && node.value() == WEBHOOK_KIND);
+    let mut fields = Fields::of(source, node, if is_webhook { &WEBHOOK } else { &SENSOR }, faults)?;
     let (pack, stem) = (origin.pack, stem(origin.file));
     let name = name(&mut fields, &stem);
+    fields.text("pack");
     let description = fields.text("description").unwrap_or_default();
     let enabled = fields.boolean("enabled").unwrap_or(true);
-    let trigger = fields.required_text("trigger");
-    let kinds: Vec<&'static str> = std::iter::once("webhook").chain(sensors::KINDS.iter().map(|kind| kind.name)).collect();
-    fields.required("kind");
-    let kind = match fields.word("kind", &kinds) {
-        Some("webhook") => webhook(&mut fields, &stem, origin.reader),
-        Some(kind) => polling(&mut fields, kind, origin),
-        None => None,
-    };
-    if kind.is_some() {
-        fields.finish();
-    }
+    let trigger = fields.text("trigger");
+    let kind = fields.word("kind");
+    let kind = if is_webhook { webhook(&mut fields, &stem, origin.reader) } else { polling(&mut fields, kind, origin) };
+    fields.finish();
     let place = source.place(node.line, node.column);
     Some(SensorDefinition {
         reference: format!("{}.{}", pack.reference, name?),
@@ -102,15 +159,13 @@ fn read(source: &SourceFile, node: &Node, origin: &Origin<'_>, faults: &mut Faul
 }
 
 fn webhook(fields: &mut Fields<'_, '_>, stem: &str, reader: &Reader<'_>) -> Option<SensorKind> {
-    fields.required("decoder");
-    let names: Vec<&'static str> = webhooks::DECODERS.iter().map(|kind| kind.name).collect();
-    let decoder = fields.word("decoder", &names);
+    let decoder = fields.word("decoder");
     let repeats = fields.boolean("repeats").unwrap_or(false);
     let memory = fields.duration("memory").unwrap_or(webhooks::DEFAULT_MEMORY);
     if memory > std::time::Duration::from_secs(30 * 86_400) {
         fields.fault_here("`memory` must be at most 30d");
     }
-    let auth = fields.required("auth").map(|node| auth(fields, node, reader));
+    let auth = fields.node("auth").map(|node| auth(fields, node, reader));
     Some(SensorKind::Webhook { name: stem.to_string(), decoder: decoder?.to_string(), auth: auth??, repeats, memory })
 }
 
@@ -126,8 +181,8 @@ fn auth(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Option
     match pairs.as_slice() {
         [(key, value)] if key.text == "bearer" => secret(fields, value, reader).map(WebhookAuth::Bearer),
         [(key, value)] if key.text == "hmac" => {
-            let mut inner = Fields::of(fields.source, value, "`hmac`", fields.faults)?;
-            let (secret_node, header) = (inner.required("secret"), inner.required_text("header"));
+            let mut inner = Fields::of(fields.source, value, &HMAC, fields.faults)?;
+            let (secret_node, header) = (inner.node("secret"), inner.text("header"));
             inner.finish();
             let header = header?;
             if header.parse::<axum::http::HeaderName>().is_err() {
@@ -156,12 +211,12 @@ fn secret(fields: &mut Fields<'_, '_>, node: &Node, reader: &Reader<'_>) -> Opti
     None
 }
 
-fn polling(fields: &mut Fields<'_, '_>, kind: &'static str, origin: &Origin<'_>) -> Option<SensorKind> {
+fn polling(fields: &mut Fields<'_, '_>, kind: Option<&'static str>, origin: &Origin<'_>) -> Option<SensorKind> {
     let node = fields.node("settings");
     let written = node.map_or(Value::Object(Map::new()), Node::value);
     let scope = Scope::new(vec![("config", Value::Object(origin.pack.config.clone()))]);
     let rendered = ValueTemplate::compile(&written, &[]).and_then(|template| template.render(&scope));
-    let kind = sensors::kind(kind)?;
+    let kind = kind.and_then(sensors::kind)?;
     let script = if kind.script.is_empty() { None } else { script(fields, origin) };
     if !kind.script.is_empty() && script.is_none() {
         return None; // told already

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::files::{fault_at, file_name, files, folders, open, read_text, relative, stem};
 use super::kinds::{Contents, KINDS, Kind, PackFile, Reading};
-use super::{DEFAULT_PACK, Site, manifest, timers};
+use super::{DEFAULT_PACK, Site, dependencies, manifest, timers};
 use crate::config::{self, Environment, Reader, SiteConfig};
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, did_you_mean};
@@ -100,10 +100,5 @@ fn check_references(site: &Site, root: &Path, faults: &mut Faults) {
         let fault = fault_at(root, &place, format!("`config`: there is no pack `{name}`"));
         faults.push(fault.hint(did_you_mean(name, &packs)));
     }
-    for pack in site.packs.values() {
-        for (name, place) in pack.dependencies.iter().filter(|(name, _)| !site.packs.contains_key(name)) {
-            let fault = fault_at(root, place, format!("`dependencies`: there is no pack `{name}`"));
-            faults.push(fault.hint(did_you_mean(name, &packs)));
-        }
-    }
+    dependencies::check(site, root, faults);
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::document::fields::Fields;
-use crate::document::node::Node;
+use crate::document::fields::{Fields, has};
+use crate::document::node::{Content, Node};
+use crate::document::shape::{Field, Holds, Shape};
 use crate::model::duration;
 use crate::model::place::Spot;
 use crate::model::rule::{Source, Throttle, Window, WindowKind};
@@ -18,38 +19,66 @@ const MOST_EVENTS: u64 = 10_000;
 /// The most keys that a window waits for by name.
 const MOST_KEYS: usize = 10_000;
 
+/// A window, in one of its two forms.
+pub(super) const WINDOW: Holds = Holds::Either(&[Holds::Shape(&COUNT), Holds::Shape(&ABSENT)]);
+
+const BY: Field = Field::new("by", Holds::Text, "What tells one key from another").example("\"{{trigger.app}}\"");
+
+static COUNT: Shape = Shape::new(
+    "`window`",
+    "How many events of a key must hold within a span",
+    &[
+        Field::required("count", Holds::Count(1, MOST_EVENTS), "How many").example("3"),
+        Field::required("within", Holds::Duration, "Within which span, 30d at most").example("\"5m\""),
+        Field::new("consecutive", Holds::Boolean, "Whether an event of the key that does not hold begins anew").default("false"),
+        BY,
+    ],
+);
+
+static ABSENT: Shape = Shape::new(
+    "`window`",
+    "How long no event of a key may come",
+    &[
+        Field::required("absent_for", Holds::Duration, "How long, 30d at most").example("\"10m\""),
+        Field::new("keys", Holds::List(&Holds::Text), "Keys that are waited for before their first event"),
+        BY,
+    ],
+);
+
+/// A throttle.
+pub(super) static THROTTLE: Shape = Shape::new(
+    "`throttle`",
+    "How far apart the executions of a key are at least",
+    &[Field::required("once_per", Holds::Duration, "How far, 30d at most").example("\"15m\""), BY],
+);
+
 pub(super) fn read_window(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Window> {
-    let mut inner = Fields::of(fields.source, node, "`window`", fields.faults)?;
-    let by = by(&mut inner);
-    let (counts, waits) = (inner.node("count").is_some(), inner.node("absent_for").is_some());
-    let kind = match (counts, waits) {
-        (true, true) => {
-            inner
-                .fault_here("a window either counts (`count` and `within`) or waits for silence (`absent_for`), not both; write two rules");
-            None
-        }
-        (false, false) => {
-            inner.fault_here("a window needs `count` and `within`, or `absent_for`");
-            None
-        }
-        (true, false) => count(&mut inner),
-        (false, true) => absent(&mut inner),
+    let Content::Map(pairs) = &node.content else {
+        fields.fault(node, format!("`window` must be a map, not {}", node.kind()));
+        return None;
     };
-    if kind.is_some() {
-        inner.finish();
+    let (counts, waits) = (has(pairs, "count"), has(pairs, "absent_for"));
+    if counts && waits {
+        let message = "a window either counts (`count` and `within`) or waits for silence (`absent_for`), not both; write two rules";
+        fields.fault(node, message);
+        return None;
     }
+    if !counts && !waits && !has(pairs, "within") {
+        fields.fault(node, "a window needs `count` and `within`, or `absent_for`");
+        return None;
+    }
+    let mut inner = Fields::of(fields.source, node, if waits { &ABSENT } else { &COUNT }, fields.faults)?;
+    let by = by(&mut inner);
+    let kind = if waits { absent(&mut inner) } else { count(&mut inner) };
+    inner.finish();
     Some(Window { kind: kind?, by })
 }
 
 fn count(inner: &mut Fields<'_, '_>) -> Option<WindowKind> {
     let count = inner.count("count");
-    inner.required("within");
     let within = span(inner, "within");
     let consecutive = inner.boolean("consecutive").unwrap_or(false);
     let count = count?;
-    if !(1..=MOST_EVENTS).contains(&count) {
-        inner.fault_here(format!("`count` must be from 1 to {MOST_EVENTS}"));
-    }
     Some(WindowKind::Count { count: u32::try_from(count).ok()?, within: within?, consecutive })
 }
 
@@ -66,8 +95,7 @@ fn absent(inner: &mut Fields<'_, '_>) -> Option<WindowKind> {
 }
 
 pub(super) fn read_throttle(fields: &mut Fields<'_, '_>, node: &Node) -> Option<Throttle> {
-    let mut inner = Fields::of(fields.source, node, "`throttle`", fields.faults)?;
-    inner.required("once_per");
+    let mut inner = Fields::of(fields.source, node, &THROTTLE, fields.faults)?;
     let once_per = span(&mut inner, "once_per");
     let by = by(&mut inner);
     inner.finish();

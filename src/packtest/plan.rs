@@ -139,9 +139,9 @@ fn needed(site: &Site, pack: &str) -> BTreeSet<String> {
     let mut needed = BTreeSet::from([pack.to_string()]);
     let mut left = vec![pack.to_string()];
     while let Some(next) = left.pop() {
-        for (name, _) in site.packs.get(&next).map(|pack| pack.dependencies.as_slice()).unwrap_or_default() {
-            if needed.insert(name.clone()) {
-                left.push(name.clone());
+        for dependency in site.packs.get(&next).map(|pack| pack.dependencies.as_slice()).unwrap_or_default() {
+            if needed.insert(dependency.name.clone()) {
+                left.push(dependency.name.clone());
             }
         }
     }

@@ -556,11 +556,7 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
             &["rules/r.yaml:5:", "error: action `core.echo` has no parameter `txet`; did you mean `text`?"],
         ),
         ("missing parameter", &[("rules/r.yaml", &none)], &["rules/r.yaml:2:9: error: action `core.echo` needs the parameter `text`"]),
-        (
-            "later",
-            &[("rules/r.yaml", &correlated)],
-            &["rules/r.yaml:2:12: error: `correlate` is not carried out by this version", "remove the field"],
-        ),
+        ("later", &[("rules/r.yaml", &correlated)], &["rules/r.yaml:1:1: error: a rule needs the field `events`"]),
         ("half a window", &[("rules/r.yaml", &windowed)], &["rules/r.yaml:2:9: error: `window` needs the field `within`"]),
         (
             "windows that cannot be",
@@ -568,7 +564,7 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
             &[
                 "rules/r.yaml:2:9: error: a window needs `count` and `within`, or `absent_for`",
                 "rules/r.yaml:3:11: error: `once_per` must be more than 0 and at most 30d",
-                "rules/r.yaml:4:10: error: `ceiling` must be from 1 to 1000000 executions a minute",
+                "rules/r.yaml:4:10: error: `ceiling` must be from 1 to 1000000, not 0",
             ],
         ),
         ("a window of nothing", &[("rules/r.yaml", &keyed)], &["rules/r.yaml:2:9: error: `count` must be from 1 to 10000"]),

@@ -67,7 +67,7 @@ fn lint_answers_with_its_exit_code() {
     let lint = |arguments: &[&str]| Said::of(site.cli(&[&["lint"], arguments].concat()));
     lint(&[]).out(0, &["6 packs, 8 actions, 1 rules: 0 errors, 0 warnings"]);
     assert_eq!(lint(&["--output", "json"]).out(0, &[]).json(), json!({"errors": 0, "warnings": 0, "faults": []}));
-    site.write("workflows/later.yaml", "name: later\n");
+    site.write("workflows/later.yaml", "tasks: {a: {action: core.noop}}\n");
     lint(&[]).out(0, &["workflows/later.yaml: warning: workflows are not carried out by this version", "0 errors, 1 warnings"]);
     lint(&["--strict"]).out(2, &["1 warnings"]);
     site.write("rules/bad.yaml", "trigger: {type: core.webhook}\nactoin: {ref: core.noop}\n");

@@ -16,6 +16,7 @@ mod crash;
 mod damage;
 mod docs;
 mod faults;
+mod formats;
 mod full_disk;
 mod hold;
 mod hostile;

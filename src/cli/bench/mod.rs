@@ -9,6 +9,7 @@ mod load;
 mod process;
 mod rules;
 mod scenarios;
+mod scripts;
 mod windows;
 
 use serde_json::{Value, json};
@@ -69,6 +70,8 @@ pub(super) enum Scenario {
     Rules,
     /// Events counted in a window of a million keys, without a server
     Windows,
+    /// A script of fifty lines on one thread, without a server
+    Scripts,
 }
 
 impl Scenario {
@@ -86,6 +89,7 @@ impl Scenario {
             Self::Backup => "backup",
             Self::Rules => "rules",
             Self::Windows => "windows",
+            Self::Scripts => "scripts",
         }
     }
 }
@@ -100,6 +104,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
             Scenario::Commits => disk::commits(common, arguments),
             Scenario::Rules => rules::rules(arguments),
             Scenario::Windows => windows::windows(arguments),
+            Scenario::Scripts => scripts::scripts(arguments),
             served => runtime.block_on(async {
                 match served {
                     Scenario::Idle => scenarios::idle(common, arguments).await,
@@ -111,7 +116,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
-                    Scenario::Commits | Scenario::Rules | Scenario::Windows => Ok(Value::Null),
+                    Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Scripts => Ok(Value::Null),
                 }
             }),
         };

@@ -1,6 +1,7 @@
 //! The tests of a pack: what `tests/*.yaml` asks for. [`read`] reads them; `packtest` plays them.
 
 pub mod read;
+pub mod shape;
 
 use std::time::Duration;
 

@@ -5,22 +5,22 @@ use std::time::Duration;
 use chrono::{DateTime, TimeZone, Utc};
 use serde_json::{Map, Value};
 
+use super::shape::{self, MAX_CASES};
 use super::{
     ActionCase, Call, Case, Emitted, Expectable, Expectation, Failing, Occurrence, Outcome, RuleCase, Said, SensorCase, Settings, Subject,
     TestFile, What,
 };
 use crate::document::fault::SourceFile;
-use crate::document::fields::{Faults, Fields, did_you_mean};
+use crate::document::fields::{Faults, Fields, did_you_mean, has};
+use crate::document::form;
 use crate::document::node::{Content, Key, Node};
+use crate::document::shape::Shape;
 use crate::expect::{Expected, Extent, Wording};
 use crate::model::datastore::Scope;
 use crate::model::place::Place;
 use crate::model::reason::Reason;
 use crate::outbound::Reply;
 use crate::outbound::scripted::{Answer, Body, Exchange};
-
-/// Cases of a file at most.
-const MAX_CASES: usize = 1_000;
 
 /// When a case begins unless it says otherwise: a Monday morning.
 fn start() -> DateTime<Utc> {
@@ -29,12 +29,12 @@ fn start() -> DateTime<Utc> {
 
 /// Reads a test file; nothing if it is no map.
 pub fn read(source: &SourceFile, node: &Node, pack: &str, faults: &mut Faults) -> Option<TestFile> {
-    let mut fields = Fields::of(source, node, "a test file", faults)?;
+    let mut fields = Fields::of(source, node, &shape::TEST, faults)?;
     fields.text("description");
     let settings = settings(&mut fields, pack, &Settings::default());
     let now = time(&mut fields, "now").unwrap_or_else(start);
     let mut cases: Vec<Case> = Vec::new();
-    let nodes = match fields.required("cases").map(|node| (&node.content, node)) {
+    let nodes = match fields.node("cases").map(|node| (&node.content, node)) {
         Some((Content::List(nodes), _)) => nodes.as_slice(),
         Some((_, node)) => {
             fields.fault(node, format!("`cases` must be a list, not {}", node.kind()));
@@ -90,68 +90,68 @@ fn time(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<DateTime<Utc>
 }
 
 /// What tells one kind of case from another.
-const SUBJECTS: &[&str] = &["action", "rule", "sensor"];
+const SUBJECTS: &[(&str, &Shape)] =
+    &[("action", &shape::ACTION_CASE), ("rule", &shape::RULE_CASE), ("sensor", &shape::SENSOR_CASE), ("say", &shape::CHAT_CASE)];
+
+/// The shape of a case, by what it tests; a fault if that is not one thing.
+fn shape_of(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<&'static Shape> {
+    let Content::Map(pairs) = &node.content else {
+        faults.push(source.fault(node.line, node.column, format!("a case must be a map, not {}", node.kind())));
+        return None;
+    };
+    let given: Vec<_> = SUBJECTS.iter().filter(|(name, _)| has(pairs, name)).collect();
+    if let [(_, shape)] = given[..] {
+        return Some(shape);
+    }
+    let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+    faults.push(source.fault(
+        node.line,
+        node.column,
+        match names[..] {
+            [] => "a case needs one of `action`, `rule` and `sensor`: what it tests".to_string(),
+            _ => format!("a case tests one thing; `{}` stand beside each other", names.join("` and `")),
+        },
+    ));
+    // Where it is not known what it tests, none of the fields of any kind is wrong.
+    let known: Vec<&str> = SUBJECTS.iter().flat_map(|(_, shape)| shape.names()).collect();
+    for (key, _) in pairs.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+        let fault = source.fault(key.line, key.column, format!("a case has no field `{}`", key.text));
+        faults.push(fault.hint(did_you_mean(&key.text, &known)));
+    }
+    None
+}
 
 fn case(source: &SourceFile, node: &Node, pack: &str, base: &Settings, now: DateTime<Utc>, faults: &mut Faults) -> Option<Case> {
-    let mut fields = Fields::of(source, node, "a case", faults)?;
-    let name = fields.required_text("name");
+    let shape = shape_of(source, node, faults)?;
+    if std::ptr::eq(shape, &raw const shape::CHAT_CASE) {
+        form::check(source, node, shape, faults);
+        let fault = source.fault(node.line, node.column, "cases of the conversation (`say`) are not carried out by this version");
+        faults.push(fault.hint("remove the case; what it promises would not be tested"));
+        return None;
+    }
+    let mut fields = Fields::of(source, node, shape, faults)?;
+    let name = fields.text("name");
     let settings = settings(&mut fields, pack, base);
     let now = time(&mut fields, "now").unwrap_or(now);
     let keys = keys(&mut fields);
     let mut keys_after = expected_keys(&mut fields, "keys_after", Extent::Whole);
     keys_after.extend(expected_keys(&mut fields, "keys_after_with", Extent::Part));
-    let http_in_order = fields.word("http_order", &["given", "any"]) != Some("any");
+    let http_in_order = fields.word("http_order") != Some("any");
     let http = fields.list("http").iter().filter_map(|node| exchange(source, node, fields.faults)).collect();
     let messages = fields.node("messages").map(|node| {
         let said = fields.list("messages").iter().filter_map(|node| said(source, node, fields.faults)).collect();
         (fields.place(node), said)
     });
-    let given: Vec<&str> = SUBJECTS.iter().copied().filter(|subject| fields.node(subject).is_some()).collect();
-    let subject = match given[..] {
-        ["action"] => action(&mut fields).map(Subject::Action),
-        ["rule"] => Some(Subject::Rules(rules(&mut fields))),
-        ["sensor"] => sensor(&mut fields).map(Subject::Sensor),
-        [] => {
-            fields.fault_here("a case needs one of `action`, `rule` and `sensor`: what it tests");
-            known_to_all(&mut fields);
-            None
-        }
-        _ => {
-            fields.fault_here(format!("a case tests one thing; `{}` stand beside each other", given.join("` and `")));
-            known_to_all(&mut fields);
-            None
-        }
+    let subject = if fields.has("action") {
+        action(&mut fields).map(Subject::Action)
+    } else if fields.has("rule") {
+        Some(Subject::Rules(rules(&mut fields)))
+    } else {
+        sensor(&mut fields).map(Subject::Sensor)
     };
     let place = fields.place(node);
     fields.finish();
     Some(Case { name: name?, place, settings, now, keys, keys_after, http, http_in_order, messages, subject: subject? })
-}
-
-/// Where it is not known what a case tests, none of its fields is wrong for that.
-fn known_to_all(fields: &mut Fields<'_, '_>) {
-    const FIELDS: &[&str] = &[
-        "action",
-        "parameters",
-        "succeeds",
-        "succeeds_with",
-        "fails",
-        "plan",
-        "log",
-        "attempts",
-        "rule",
-        "events",
-        "expect",
-        "carry_out",
-        "until",
-        "sensor",
-        "emits",
-        "refuses",
-        "body",
-        "headers",
-    ];
-    for name in FIELDS {
-        fields.node(name);
-    }
 }
 
 /// The scope that a key of a map names.
@@ -207,7 +207,7 @@ fn wording(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<(Place, Wo
 }
 
 fn reference(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<(Place, String)> {
-    let text = fields.required_text(name)?;
+    let text = fields.text(name)?;
     fields.node(name).map(|node| (fields.place(node), text))
 }
 
@@ -244,7 +244,7 @@ fn action(fields: &mut Fields<'_, '_>) -> Option<ActionCase> {
 }
 
 fn failing(source: &SourceFile, node: &Node, faults: &mut Faults) -> Failing {
-    let Some(mut fields) = Fields::of(source, node, "`fails`", faults) else { return Failing::default() };
+    let Some(mut fields) = Fields::of(source, node, &shape::FAILS, faults) else { return Failing::default() };
     let reason = fields.text("reason");
     if let Some(reason) = &reason
         && let Some(node) = fields.node("reason")
@@ -276,9 +276,9 @@ fn rules(fields: &mut Fields<'_, '_>) -> RuleCase {
     let mut expect = Vec::new();
     let nodes = fields.list("expect");
     // An empty list says that nothing happens.
-    let mut nothing_else = fields.required("expect").filter(|_| nodes.is_empty()).map(|node| fields.place(node));
+    let mut nothing_else = fields.node("expect").filter(|_| nodes.is_empty()).map(|node| fields.place(node));
     for node in nodes {
-        if matches!(&node.content, Content::Map(pairs) if pairs.iter().any(|(key, _)| key.text == NOTHING_ELSE)) {
+        if matches!(&node.content, Content::Map(pairs) if has(pairs, NOTHING_ELSE)) {
             read_nothing_else(fields.source, node, fields.faults);
             nothing_else = Some(fields.place(node));
         } else {
@@ -292,12 +292,13 @@ fn rules(fields: &mut Fields<'_, '_>) -> RuleCase {
 }
 
 fn occurrence(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Occurrence> {
-    let mut fields = Fields::of(source, node, "an event", faults)?;
+    let is_call = matches!(&node.content, Content::Map(pairs) if has(pairs, "webhook"));
+    let mut fields = Fields::of(source, node, if is_call { &shape::CALL } else { &shape::EVENT }, faults)?;
     let at = fields.duration("at").unwrap_or_default();
-    let what = if fields.node("webhook").is_some() {
+    let what = if is_call {
         call(&mut fields, "webhook").map(What::Call)
     } else {
-        let trigger = fields.required_text("trigger");
+        let trigger = fields.text("trigger");
         let payload = Value::Object(fields.object("payload"));
         let key = fields.text("key");
         let late = fields.duration("late").unwrap_or_default();
@@ -311,7 +312,7 @@ fn occurrence(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<O
 fn call(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Call> {
     let sensor = reference(fields, name);
     let headers = fields.object("headers");
-    let body = match fields.required("body")?.value() {
+    let body = match fields.node("body")?.value() {
         Value::String(text) => text,
         value => value.to_string(),
     };
@@ -322,7 +323,7 @@ fn call(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Call> {
 const NOTHING_ELSE: &str = "nothing_else";
 
 fn read_nothing_else(source: &SourceFile, node: &Node, faults: &mut Faults) {
-    let Some(mut fields) = Fields::of(source, node, "`nothing_else`", faults) else { return };
+    let Some(mut fields) = Fields::of(source, node, &shape::NOTHING_ELSE, faults) else { return };
     if fields.boolean(NOTHING_ELSE) == Some(false) {
         fields.fault_here("`nothing_else: false` says nothing; leave it out");
     }
@@ -330,23 +331,26 @@ fn read_nothing_else(source: &SourceFile, node: &Node, faults: &mut Faults) {
 }
 
 fn expectation(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Expectation> {
-    let mut fields = Fields::of(source, node, "an expectation", faults)?;
+    let is = |name: &str| matches!(&node.content, Content::Map(pairs) if has(pairs, name));
+    let shape = match (is("runs"), is("said")) {
+        (true, false) => &shape::RUNS,
+        (false, true) => &shape::SAID,
+        _ => {
+            let message = "an expectation is one of `runs: ACTION`, `said: TEXT` and `nothing_else: true`";
+            faults.push(source.fault(node.line, node.column, message));
+            return None;
+        }
+    };
+    let mut fields = Fields::of(source, node, shape, faults)?;
     let place = fields.place(node);
     let at = fields.duration("at");
-    let what = match (fields.node("runs").is_some(), fields.node("said").is_some()) {
-        (true, false) => {
-            let action = fields.text("runs");
-            let parameters = whole_or_part(&mut fields, "parameters", "parameters_with").map(|(_, expected)| expected);
-            action.map(|action| Expectable::Runs { action, parameters })
-        }
-        (false, true) => {
-            let channel = fields.text("channel");
-            wording(&mut fields, "said").map(|(place, text)| Expectable::Said(Said { place, channel, text }))
-        }
-        _ => {
-            fields.fault_here("an expectation is one of `runs: ACTION`, `said: TEXT` and `nothing_else: true`");
-            None
-        }
+    let what = if is("runs") {
+        let action = fields.text("runs");
+        let parameters = whole_or_part(&mut fields, "parameters", "parameters_with").map(|(_, expected)| expected);
+        action.map(|action| Expectable::Runs { action, parameters })
+    } else {
+        let channel = fields.text("channel");
+        wording(&mut fields, "said").map(|(place, text)| Expectable::Said(Said { place, channel, text }))
     };
     fields.finish();
     Some(Expectation { place, at, what: what? })
@@ -358,9 +362,8 @@ fn said(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Said> {
         let wording = Wording::new(text).map_err(|message| faults.push(source.fault(node.line, node.column, message)));
         return wording.ok().map(|text| Said { place: source.place(node.line, node.column), channel: None, text });
     }
-    let mut fields = Fields::of(source, node, "a message", faults)?;
+    let mut fields = Fields::of(source, node, &shape::MESSAGE, faults)?;
     let channel = fields.text("channel");
-    fields.required("text");
     let text = wording(&mut fields, "text");
     let place = fields.place(node);
     fields.finish();
@@ -369,7 +372,15 @@ fn said(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Said> {
 
 fn sensor(fields: &mut Fields<'_, '_>) -> Option<SensorCase> {
     let sensor = reference(fields, "sensor");
-    let call = if fields.node("body").is_some() { call(fields, "sensor") } else { None };
+    let call = if fields.has("body") {
+        call(fields, "sensor")
+    } else {
+        fields.node("body");
+        if let Some(node) = fields.node("headers") {
+            fields.fault(node, "`headers` stand without a `body`");
+        }
+        None
+    };
     let until = fields.duration("until").unwrap_or_default();
     let refuses = wording(fields, "refuses");
     let emits_at = fields.node("emits").map(|node| fields.place(node));
@@ -387,7 +398,7 @@ fn sensor(fields: &mut Fields<'_, '_>) -> Option<SensorCase> {
 }
 
 fn emitted(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Emitted> {
-    let mut fields = Fields::of(source, node, "an emitted event", faults)?;
+    let mut fields = Fields::of(source, node, &shape::EMITTED, faults)?;
     let at = fields.duration("at");
     let (trigger, key) = (fields.text("trigger"), fields.text("key"));
     let payload = whole_or_part(&mut fields, "payload", "payload_with").map(|(_, expected)| expected);
@@ -397,7 +408,7 @@ fn emitted(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Emit
 }
 
 fn exchange(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Exchange> {
-    let mut fields = Fields::of(source, node, "a request", faults)?;
+    let mut fields = Fields::of(source, node, &shape::REQUEST, faults)?;
     let expected = reference(&mut fields, "expect");
     let query = whole_or_part(&mut fields, "query", "query_with").map(|(_, expected)| expected);
     let headers = fields.node("headers").and_then(|node| {
@@ -431,13 +442,8 @@ fn exchange(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Exc
 }
 
 fn reply(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Reply> {
-    let mut fields = Fields::of(source, node, "a reply", faults)?;
+    let mut fields = Fields::of(source, node, &shape::REPLY, faults)?;
     let status = fields.count("status").unwrap_or(200);
-    if !(100..600).contains(&status)
-        && let Some(node) = fields.node("status")
-    {
-        fields.fault(node, format!("`{status}` is no status; it lies between 100 and 599"));
-    }
     let mut headers: Map<String, Value> =
         fields.object("headers").into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
     let body = match (fields.node("json"), fields.text("body")) {

@@ -47,6 +47,7 @@ pub(super) fn fault(error: &EvalAltResult, ast: &AST, script: &Script, entry: En
         EvalAltResult::ErrorStackOverflow(_) => {
             (Reason::BudgetExceeded, format!("functions call each other deeper than {MAX_CALL_LEVELS} levels"), false)
         }
+        EvalAltResult::ErrorTooManyVariables(_) => (Reason::BudgetExceeded, "too many variables at once".to_string(), false),
         EvalAltResult::ErrorDataTooLarge(what, _) => (Reason::BudgetExceeded, format!("too large: {what}"), false),
         EvalAltResult::ErrorRuntime(value, _) => match value.clone().try_cast::<Failure>() {
             Some(fault) => (fault.reason, fault.message, fault.retry),
