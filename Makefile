@@ -25,6 +25,8 @@ docs:
 	mv docs/reference/reasons.md.new docs/reference/reasons.md
 	cargo run --locked --quiet -- reference cli > docs/reference/cli.md.new
 	mv docs/reference/cli.md.new docs/reference/cli.md
+	cargo run --locked --quiet -- reference api > docs/reference/api.md.new
+	mv docs/reference/api.md.new docs/reference/api.md
 	cargo run --locked --quiet -- reference scripts > docs/reference/scripts.md.new
 	mv docs/reference/scripts.md.new docs/reference/scripts.md
 

@@ -10,7 +10,7 @@ use axum::routing::on;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::listing::{BEFORE, LIMIT, PageQuery, event_id};
+use super::paging::{BEFORE, Entry, LIMIT, PageQuery, SINCE, event_id, size};
 use super::problem::Problem;
 use super::routes::{Parameter, Route, get, post};
 use super::webhooks::read_json;
@@ -25,10 +25,13 @@ use crate::model::principal::Principal;
 use crate::sensors::webhooks::DEFAULT_MEMORY;
 
 const TRIGGER: Parameter = Parameter { name: "trigger", kind: "string", summary: "Only of this trigger" };
+const KEY: Parameter = Parameter { name: "key", kind: "string", summary: "Only about this: the event's key" };
+const SOURCE: Parameter = Parameter { name: "source", kind: "string", summary: "Only from there, such as `webhook/generic`" };
+const RULE: Parameter = Parameter { name: "rule", kind: "string", summary: "Only those that this rule matched, or nearly" };
 
 pub(super) const ROUTES: &[Route] = &[
     get("/api/v1/events", Read, "The newest events, with what the rules said", |m| on(m, list))
-        .query(&[LIMIT, BEFORE, TRIGGER])
+        .query(&[LIMIT, BEFORE, SINCE, TRIGGER, KEY, SOURCE, RULE])
         .answers("EventPage"),
     post("/api/v1/events", Ingest, "Hand in an event, as a sensor would", |m| on(m, emit))
         .takes("NewEvent")
@@ -85,6 +88,23 @@ pub(super) async fn emit(
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
+impl Entry for StoredEvent {
+    type Id = EventId;
+
+    fn id(&self) -> EventId {
+        self.event.id
+    }
+
+    fn made_at_ms(&self) -> u64 {
+        self.event.id.timestamp_ms()
+    }
+
+    fn weight(&self) -> usize {
+        let verdicts: usize = self.verdicts.iter().map(|verdict| 200 + verdict.values.iter().map(size).sum::<usize>()).sum();
+        300 + self.event.payload.text().len() + verdicts + self.keys.values().map(size).sum::<usize>()
+    }
+}
+
 /// A page of events. Payloads go out as the text that came in: a number that no value can hold must not get in the way.
 #[derive(Debug, Serialize)]
 pub(super) struct EventPage {
@@ -95,8 +115,15 @@ pub(super) struct EventPage {
 
 pub(super) async fn list(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Json<EventPage>, Problem> {
     let query = PageQuery::of(&uri)?;
-    let wanted = |event: &StoredEvent| query.trigger.as_ref().is_none_or(|trigger| &event.event.trigger == trigger);
-    let (events, next) = query.collect(|page| state.engine.store.events(page), |event| event.event.id, wanted).await?;
+    let is = |filter: &Option<String>, own: Option<&str>| filter.as_deref().is_none_or(|wanted| own == Some(wanted));
+    let wanted = |stored: &StoredEvent| {
+        let event = &stored.event;
+        is(&query.trigger, Some(&event.trigger))
+            && is(&query.key, event.key.as_deref())
+            && is(&query.source, Some(&event.source))
+            && query.rule.as_ref().is_none_or(|rule| stored.verdicts.iter().any(|verdict| verdict.rule == *rule))
+    };
+    let (events, next) = query.collect(state.engine.clock.now(), |page| state.engine.store.events(page), wanted).await?;
     Ok(Json(EventPage { events, next, hold: site::shown(&state.engine) }))
 }
 

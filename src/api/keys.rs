@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiState;
-use super::listing::{LIMIT, page_limit, query};
+use super::paging::{LIMIT, page_limit, query};
 use super::problem::Problem;
 use super::routes::Method::{Delete, Put};
 use super::routes::{Parameter, Route, get, post, row};

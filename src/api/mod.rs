@@ -2,11 +2,14 @@
 //!
 //! [`server`] accepts connections, [`routes`] is the list of what there is, [`problem`] words every error.
 
+mod actions;
 mod events;
 mod executions;
 mod health;
 mod keys;
 mod listing;
+pub mod openapi;
+mod paging;
 pub mod problem;
 pub mod reload;
 pub mod routes;

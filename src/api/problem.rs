@@ -1,5 +1,7 @@
 //! Every error of the API: a problem document (RFC 9457), with what to do.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
@@ -32,6 +34,12 @@ pub struct Problem {
 impl Problem {
     fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, detail: detail.into(), errors: Vec::new(), reason: None, allow: None }
+    }
+
+    /// The kind of problem, the same for the same title: `urn:signalman:problem:not-found`.
+    fn kind(&self) -> String {
+        let words: Vec<&str> = self.title.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        format!("urn:signalman:problem:{}", words.join("-").to_lowercase())
     }
 
     /// The request is wrong.
@@ -169,9 +177,24 @@ impl From<Refused> for Problem {
     }
 }
 
+/// The document of an answer that tells of a problem.
+#[derive(Clone)]
+struct Document(Arc<Value>);
+
+/// Says in a problem which request had it.
+#[must_use]
+pub fn with_instance(mut response: Response<Body>, request: &str) -> Response<Body> {
+    if let Some(Document(document)) = response.extensions_mut().remove() {
+        let mut document = Value::clone(&document);
+        document["instance"] = format!("urn:signalman:request:{request}").into();
+        *response.body_mut() = Body::from(document.to_string());
+    }
+    response
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
-        let mut document = json!({"type": "about:blank", "title": self.title, "status": self.status.as_u16(), "detail": self.detail});
+        let mut document = json!({"type": self.kind(), "title": self.title, "status": self.status.as_u16(), "detail": self.detail});
         if !self.errors.is_empty() {
             document["errors"] = Value::from(self.errors);
         }
@@ -179,6 +202,7 @@ impl IntoResponse for Problem {
             document["reason"] = json!(reason);
         }
         let mut response = Response::new(Body::from(document.to_string()));
+        response.extensions_mut().insert(Document(Arc::new(document)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

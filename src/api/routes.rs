@@ -9,26 +9,31 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use axum::http::{Response, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter};
 
-use super::problem::Problem;
-use super::{ApiState, events, executions, health, keys, listing, reload, rules, sensors, site, store, stream, webhooks};
+use super::problem::{Problem, with_instance};
+use super::{ApiState, actions, events, executions, health, keys, listing, openapi, reload, rules, sensors, site, store, stream, webhooks};
 use crate::auth::permission::Permission;
 use crate::document::fault::nearest;
 use crate::engine::ingest::bearer;
 
+/// The header with the id of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Everything that is served, part by part.
 const PARTS: &[&[Route]] = &[
     health::ROUTES,
+    openapi::ROUTES,
     site::ROUTES,
     webhooks::ROUTES,
     events::ROUTES,
     rules::ROUTES,
     executions::ROUTES,
+    actions::ROUTES,
     listing::ROUTES,
     sensors::ROUTES,
     keys::ROUTES,
@@ -172,7 +177,24 @@ pub fn router(state: Arc<ApiState>) -> Router {
     for (path, routes) in of_path {
         router = router.route(path, methods(&state, &routes));
     }
-    router.fallback(|| async { Problem::not_found("there is nothing at this address") }).with_state(state)
+    let identify = middleware::from_fn_with_state(Arc::clone(&state), identify);
+    router.fallback(|| async { Problem::not_found("there is nothing at this address") }).layer(identify).with_state(state)
+}
+
+/// The longest id of a request that a client may choose, in bytes.
+const MAX_REQUEST_ID: usize = 64;
+
+/// Gives every answer the id of its request: the client's, if it sent a plain one, else a fresh one.
+async fn identify(State(state): State<Arc<ApiState>>, request: Request, next: Next) -> Response<Body> {
+    let is_plain =
+        |text: &&str| (1..=MAX_REQUEST_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_plain).map(ToString::to_string);
+    let id = given.unwrap_or_else(|| state.engine.ids.request(state.engine.clock.now()).to_string());
+    let mut response = with_instance(next.run(request).await, &id);
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
 }
 
 /// All methods of one address. `HEAD` is answered as `GET` without the body.

@@ -7,11 +7,10 @@ use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::Uri;
 use axum::routing::on;
-use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::listing::{LIMIT, page_limit, query};
+use super::paging::{LIMIT, moment, page_limit, query};
 use super::problem::Problem;
 use super::routes::{Route, get, post};
 use super::webhooks::read_json;
@@ -22,7 +21,6 @@ use crate::engine::catalog::Catalog;
 use crate::engine::owned;
 use crate::engine::rehearse::{self, Rehearsal, rehearse};
 use crate::engine::switching::switch;
-use crate::model::duration;
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
 use crate::model::rule::Mode;
@@ -188,15 +186,4 @@ pub(super) async fn test(State(state): State<Arc<ApiState>>, body: Body) -> Resu
         return Err(Problem::faulty(REFUSED, &misfits));
     }
     Ok(Json(rehearse(&state.engine, rehearse::Asked { rule, since, until, limit }).await?))
-}
-
-/// A time, or how long ago.
-fn moment(field: &str, text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Problem> {
-    let ago = || now.checked_sub_signed(chrono::Duration::from_std(duration::parse(text).ok()?).ok()?);
-    let time = ago().or_else(|| Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc()));
-    time.ok_or_else(|| {
-        Problem::invalid(format!(
-            "`{field}`: `{text}` is neither a duration such as 30m, 24h or 7d nor a time such as 2026-11-20T07:00:00Z"
-        ))
-    })
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -12,6 +13,7 @@ use super::{Common, Failure};
 use crate::auth::read_token;
 use crate::config::{self, Environment, SiteConfig};
 use crate::document::fields::Faults;
+use crate::links::percent_encode;
 use crate::model::secret::Secret;
 
 /// How long an ordinary request may take.
@@ -70,7 +72,14 @@ impl ApiClient {
         }
         let failed = |error: String| Failure::failed(format!("cannot prepare requests: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.to_string()))?;
-        let client = Client::builder().no_proxy().build().map_err(|error| failed(error.to_string()))?;
+        // Reading the system's certificates takes longer than most answers, and a redirect would take the token elsewhere.
+        let needs_tls = server.starts_with("https:");
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .tls_built_in_native_certs(needs_tls)
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
         Ok(Self { server, token, client, runtime, holder: None })
     }
 
@@ -224,6 +233,13 @@ impl io::Read for Incoming<'_> {
         into[..count].copy_from_slice(&self.pending.split_to(count));
         Ok(count)
     }
+}
+
+/// The address of a page of a list, with the filters that are given.
+#[must_use]
+pub fn listing<const N: usize>(path: &str, limit: usize, filters: [(&str, Option<String>); N]) -> String {
+    let given = filters.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", percent_encode(&value?, b""))));
+    format!("{path}?limit={limit}{}", given.collect::<String>())
 }
 
 /// An id as a part of an address.

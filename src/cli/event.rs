@@ -2,15 +2,17 @@
 
 use serde_json::Value;
 
-use super::client::{ApiClient, id_part};
-use super::table::{self, short, text, time};
+use super::client::{ApiClient, id_part, listing};
+use super::table::{self, print_next, short, text, time};
 use super::{Answer, Common, Failure, hold, print_json, print_line, rule};
 use crate::config::Environment;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// The newest events and what they matched
-    #[command(after_help = "Examples:\n  signalman event list\n  signalman event list --trigger core.webhook --limit 5 --output json")]
+    #[command(
+        after_help = "Examples:\n  signalman event list\n  signalman event list --trigger core.webhook --since 30m --limit 5 --output json"
+    )]
     List {
         /// How many
         #[arg(long, default_value_t = 20)]
@@ -18,7 +20,19 @@ pub(super) enum Command {
         /// Only of this trigger
         #[arg(long)]
         trigger: Option<String>,
-        /// Only older than this id
+        /// Only about this: the event's key
+        #[arg(long)]
+        key: Option<String>,
+        /// Only from there, such as webhook/generic
+        #[arg(long)]
+        source: Option<String>,
+        /// Only those that this rule matched, or nearly
+        #[arg(long)]
+        rule: Option<String>,
+        /// Only since then: a span such as 30m, or a time, RFC 3339
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Only older than this id: the last one of the page before
         #[arg(long, value_name = "ID")]
         before: Option<String>,
     },
@@ -39,12 +53,9 @@ pub(super) enum Command {
 pub(super) fn run(common: &Common, command: Command, environment: &Environment) -> Result<Answer, Failure> {
     let client = ApiClient::new(common, environment)?;
     match command {
-        Command::List { limit, trigger, before } => {
-            let mut path = format!("/api/v1/events?limit={limit}");
-            for (name, value) in [("trigger", trigger), ("before", before)] {
-                path.extend(value.map(|value| format!("&{name}={}", crate::links::percent_encode(&value, b""))));
-            }
-            let answer = client.get(&path)?;
+        Command::List { limit, trigger, key, source, rule, since, before } => {
+            let filters = [("trigger", trigger), ("key", key), ("source", source), ("rule", rule), ("since", since), ("before", before)];
+            let answer = client.get(&listing("/api/v1/events", limit, filters))?;
             common.show(&answer, || {
                 let rows: Vec<Vec<String>> = answer["events"].as_array().into_iter().flatten().map(row).collect();
                 table::print(
@@ -52,6 +63,7 @@ pub(super) fn run(common: &Common, command: Command, environment: &Environment) 
                     &rows,
                     "no events yet; post one to a webhook, or try `signalman emit`",
                 );
+                print_next(&answer);
                 hold::print_standing(&answer);
             });
         }

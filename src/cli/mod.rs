@@ -2,16 +2,20 @@
 //! as a whole works on the data folder as well, when no server has it: [`access`].
 
 mod access;
+mod action;
 mod backup;
 pub mod bench;
 mod chat;
 mod client;
+mod completions;
+mod doctor;
 mod emit;
 mod event;
 mod execution;
 mod hold;
 mod key;
 mod lint;
+mod man;
 pub mod overview;
 mod pack;
 mod print;
@@ -34,7 +38,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::Environment;
 
-use print::{Color, print_error};
+use print::{Color, print_error, print_raw_text};
 pub(crate) use print::{print_json, print_line, printable};
 
 /// What a command answers with: `0` yes or done, `1` no or failed, `2` misuse or invalid input.
@@ -140,6 +144,9 @@ enum Command {
     /// List, show and explain events
     #[command(subcommand)]
     Event(event::Command),
+    /// List and show actions: what can be done
+    #[command(subcommand)]
+    Action(action::Command),
     /// List, switch, test and explain rules
     #[command(subcommand)]
     Rule(rule::Command),
@@ -181,9 +188,20 @@ enum Command {
     /// Show how much is stored, look for damage, give back space
     #[command(subcommand)]
     Store(store::Command),
+    /// Look at everything that the site needs: files, server, clock, disk, permissions, limits
+    #[command(after_help = "Examples:\n  signalman doctor\n  signalman --site /srv/site doctor --output json")]
+    Doctor,
     /// Measure this machine: throughput, latency, memory
     #[command(after_help = "Examples:\n  signalman bench\n  signalman bench accept latency --seconds 30 --output json")]
     Bench(bench::Arguments),
+    /// Print a script that completes commands and options in a shell
+    #[command(
+        after_help = "Examples:\n  signalman completions bash > ~/.local/share/bash-completion/completions/signalman\n  signalman completions zsh > ~/.zfunc/_signalman\n  signalman completions fish > ~/.config/fish/completions/signalman.fish"
+    )]
+    Completions(completions::Arguments),
+    /// Print the manual page, or write that of every command
+    #[command(after_help = "Examples:\n  signalman man | man -l -\n  signalman man --folder man1")]
+    Man(man::Arguments),
     /// Print a page of the reference, generated from the code
     #[command(hide = true)]
     Reference(reference::Arguments),
@@ -215,6 +233,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Emit(arguments) => emit::run(common, &arguments, environment),
         Command::Lint(arguments) => lint::run(common, &arguments, environment),
         Command::Event(command) => event::run(common, command, environment),
+        Command::Action(command) => action::run(common, command, environment),
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
         Command::Hold(arguments) => hold::run(common, &arguments, environment),
@@ -228,6 +247,9 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Backup(arguments) => backup::run(common, &arguments, environment),
         Command::Restore(arguments) => restore::run(common, &arguments, environment),
         Command::Store(command) => store::run(common, &command, environment),
+        Command::Doctor => doctor::run(common, environment),
+        Command::Completions(arguments) => Ok(completions::run(&arguments)),
+        Command::Man(arguments) => man::run(&arguments),
         Command::Bench(arguments) => bench::run(common, &arguments, environment),
         Command::Reference(arguments) => Ok(reference::run(&arguments)),
     };

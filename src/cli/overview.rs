@@ -5,9 +5,9 @@ use super::definition;
 /// The groups, and what stands in them. What is missing here is in `signalman help`.
 pub const GROUPS: &[(&str, &[&str])] = &[
     ("Run a site", &["serve", "chat", "lint", "reload"]),
-    ("Do something", &["run", "emit"]),
+    ("Do something", &["action", "run", "emit"]),
     ("See what happened, and why", &["event", "execution", "rule", "sensor"]),
-    ("Look after it", &["hold", "release", "store", "backup", "restore"]),
+    ("Look after it", &["hold", "release", "doctor", "store", "backup", "restore"]),
 ];
 
 /// The text.

@@ -98,7 +98,7 @@ impl Style {
     pub fn of(word: &str) -> Option<Self> {
         match word.split([' ', ',']).next().unwrap_or_default() {
             "succeeded" | "active" | "ok" | "running" | "✔" => Some(Self::Good),
-            "failed" | "fail" | "timed_out" | "abandoned" | "quarantined" | "down" | "error" | "✘" => Some(Self::Bad),
+            "failed" | "fail" | "no" | "timed_out" | "abandoned" | "quarantined" | "down" | "error" | "✘" => Some(Self::Bad),
             "delayed" | "requested" | "canceling" | "held" | "warn" | "warning" | "failing" | "shadow" | "…" | "⏸" => {
                 Some(Self::Waiting)
             }
@@ -154,6 +154,11 @@ pub(crate) fn print_line(text: &str) {
 /// Prints a line that holds nothing but what may be printed, and colours.
 pub(super) fn print_raw(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}"); // `| head` closes the pipe: that is no failure
+}
+
+/// Prints a text of our own making as it is, such as a script or a page: no data stands in it.
+pub(super) fn print_raw_text(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes()); // as before
 }
 
 /// Prints a value as JSON.
@@ -333,8 +338,9 @@ mod tests {
                 assert!(!printed.contains(|c: char| c.is_control() && c != '\n'), "{printed:?}");
             }
         }
-        let value = json!({"n": [0, -1, u64::MAX, i64::MIN, 1.5, 1e300, -0.001], "b": [true, false, null], "e": [[], {}, [[]], [{}]]});
+        let value = json!({"n": [0, -1, i64::MAX, i64::MIN, 1.5, 1e300, -0.001], "b": [true, false, null], "e": [[], {}, [[]], [{}]]});
         assert_eq!(read_again(&yaml(&value)), value);
+        assert_eq!(yaml(&json!(u64::MAX)), u64::MAX.to_string(), "to the last digit, whatever a reader makes of it");
     }
 
     #[test]

@@ -3,18 +3,20 @@
 use std::fmt::Write as _;
 
 use super::{Answer, definition, print_line};
+use crate::api::openapi;
 use crate::model::reason;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Which page
-    #[arg(value_parser = ["reasons", "cli", "scripts"])]
+    #[arg(value_parser = ["reasons", "cli", "api", "scripts"])]
     page: String,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Answer {
     let page = match arguments.page.as_str() {
         "cli" => cli(),
+        "api" => openapi::reference(),
         "scripts" => crate::script::host::reference(),
         _ => reason::reference(),
     };

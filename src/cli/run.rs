@@ -32,27 +32,31 @@ pub(super) fn run(common: &Common, arguments: &Arguments, environment: &Environm
     if arguments.plan {
         let path = format!("/api/v1/actions/{}/plan", id_part(&arguments.action)?);
         let planned = client.post(&path, &json!({"parameters": parameters}))?;
-        common.show(&planned, || print_plan(&planned));
+        common.show(&planned, || print_plan(&planned, &execution::Around::of(&client)));
         return Ok(Answer::Yes);
     }
-    let mut seen = client.post("/api/v1/executions", &json!({"action": arguments.action, "parameters": parameters}))?;
+    let seen = client.post("/api/v1/executions", &json!({"action": arguments.action, "parameters": parameters}))?;
+    follow(common, &client, seen, !arguments.detach)
+}
+
+/// Waits for the end of an execution if that is wanted, and shows it.
+pub(super) fn follow(common: &Common, client: &ApiClient, mut seen: Value, wait: bool) -> Result<Answer, Failure> {
     let path = format!("/api/v1/executions/{}", seen["id"].as_str().unwrap_or_default());
     let open = |seen: &Value| matches!(seen["status"].as_str(), Some("requested" | "delayed" | "running" | "canceling"));
-    while !arguments.detach && open(&seen) {
+    while wait && open(&seen) {
         std::thread::sleep(POLL);
         seen = client.get(&path)?;
     }
-    common.show(&seen, || execution::print_one(&seen));
-    let fine = arguments.detach || seen["status"] == "succeeded";
-    Ok(if fine { Answer::Yes } else { Answer::No })
+    common.show(&seen, || execution::print_one(&seen, &execution::Around::of(client)));
+    Ok(if !wait || seen["status"] == "succeeded" { Answer::Yes } else { Answer::No })
 }
 
-fn print_plan(planned: &Value) {
+fn print_plan(planned: &Value, around: &execution::Around) {
     match &planned["plan"] {
         Value::String(text) => print_line(text),
         value => print_line(&serde_json::to_string_pretty(value).unwrap_or_default()),
     }
-    execution::print_log(planned);
+    execution::print_log(planned, around);
 }
 
 /// Reads `name=value` and `name:=JSON`.

@@ -24,7 +24,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<Answer, Fail
     };
     let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
     let kind = schema::kind(name).ok_or_else(|| Failure::misuse(format!("there is no kind `{name}`; {}", did_you_mean(name, &names))))?;
+    let schema = kind.schema();
     // For people as well: a schema is JSON.
-    print_json(&kind.schema());
+    common.show(&schema, || print_json(&schema));
     Ok(Answer::Yes)
 }

@@ -65,6 +65,13 @@ pub fn cut(text: &str, room: usize) -> String {
     cut
 }
 
+/// Says how to go on with a list that has more.
+pub fn print_next(answer: &serde_json::Value) {
+    if let Some(next) = answer["next"].as_str() {
+        print_line(&format!("there is more; go on with --before {next}"));
+    }
+}
+
 /// A text of a JSON value, or nothing.
 #[must_use]
 pub fn text(value: &serde_json::Value) -> String {

@@ -42,7 +42,7 @@ pub async fn start(
     if let Some(asked) = engine.store.execution(id).await.map_err(|error| Failure::engine(error.to_string()))? {
         return same(&asked, action);
     }
-    let asked = Asked { id, by: Principal::Execution(parent), depth: depth + 1, parent: Some(parent) };
+    let asked = Asked { id, by: Principal::Execution(parent), depth: depth + 1, parent: Some(parent), rerun_of: None };
     match engine.ask(action, parameters, asked).await {
         Ok(execution) => Ok(execution.id),
         Err(error) => Err(failure(&error)),

@@ -260,6 +260,7 @@ impl Conductor {
             catalog.actions.get(&execution.request.action).and_then(|action| self.table.runners.get_key_value(action.runner.as_str()));
         let action = execution.request.action.clone();
         let pack = action.split('.').next().unwrap_or_default().to_string();
+        // What the script of one that runs asks for is asked for by an execution, and belongs to what runs already.
         let automatic = matches!(execution.request.requested_by, Principal::Rule(_));
         let runner = runner.map_or("", |(name, _)| *name);
         let lane = LaneKey { runner, pack, action, idempotent: execution.request.idempotent, automatic };

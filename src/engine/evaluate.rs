@@ -590,6 +590,7 @@ impl Work<'_> {
             requested_at: at,
             event,
             key,
+            rerun_of: None,
             depth,
             parent: None,
             notify: rule.notify.as_ref().map(|notify| notify.value.clone()),

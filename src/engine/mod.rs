@@ -222,6 +222,7 @@ struct Asked {
     by: Principal,
     depth: u32,
     parent: Option<ExecutionId>,
+    rerun_of: Option<ExecutionId>,
 }
 
 /// Runs what must not be left half done when whoever waits for it goes away, as a client whose connection breaks.
@@ -269,12 +270,41 @@ impl Engine {
         by: Principal,
         cause: Option<Cause>,
     ) -> Result<Execution, RequestError> {
-        let depth = cause.as_ref().map_or(0, |cause| cause.depth.saturating_add(1));
+        let asked = self.asked(by, cause.as_ref(), None)?;
+        self.ask(action, parameters, asked).await
+    }
+
+    /// Requests what an execution did once more, with some parameters changed; of an id of its own.
+    ///
+    /// # Errors
+    /// As for [`Engine::request`], and when there is no such execution.
+    pub async fn rerun(
+        &self,
+        id: ExecutionId,
+        changed: Map<String, Value>,
+        by: Principal,
+        cause: Option<Cause>,
+    ) -> Result<Execution, RequestError> {
+        let Some(execution) = self.store.execution(id).await? else {
+            return Err(RequestError::NotFound(format!("there is no execution {id}")));
+        };
+        let catalog = self.catalog.get();
+        let action = catalog.actions.get(&execution.request.action);
+        // What callers may not set stands in the record, and the action fills it in again.
+        let fixed = |name: &str| action.is_some_and(|action| action.parameters.iter().any(|own| own.immutable && own.name == name));
+        let mut parameters: Map<String, Value> = execution.request.parameters.into_iter().filter(|(name, _)| !fixed(name)).collect();
+        parameters.extend(changed);
+        let asked = self.asked(by, cause.as_ref(), Some(id))?;
+        self.ask(&execution.request.action, &parameters, asked).await
+    }
+
+    /// Who asks, unless that would be a loop.
+    fn asked(&self, by: Principal, cause: Option<&Cause>, rerun_of: Option<ExecutionId>) -> Result<Asked, RequestError> {
+        let depth = cause.map_or(0, |cause| cause.depth.saturating_add(1));
         if depth > MAX_DEPTH {
             return Err(RequestError::Conflict(format!("refused as a loop: executions cause each other more than {MAX_DEPTH} steps deep")));
         }
-        let id = self.ids.execution(self.clock.now());
-        self.ask(action, parameters, Asked { id, by, depth, parent: None }).await
+        Ok(Asked { id: self.ids.execution(self.clock.now()), by, depth, parent: None, rerun_of })
     }
 
     async fn ask(&self, action: &str, parameters: &Map<String, Value>, asked: Asked) -> Result<Execution, RequestError> {
@@ -298,6 +328,7 @@ impl Engine {
             requested_at: now,
             event: None,
             key: None,
+            rerun_of: asked.rerun_of,
             depth: asked.depth,
             parent: asked.parent,
             notify: None,

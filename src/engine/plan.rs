@@ -41,6 +41,7 @@ pub async fn plan(engine: &Engine, action: &str, parameters: &Map<String, Value>
         key: None,
         depth: 0,
         parent: None,
+        rerun_of: None,
         notify: None,
         idempotent: true,
     };

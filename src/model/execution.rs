@@ -124,6 +124,9 @@ pub struct Request {
     /// The key of that event; executions of one rule and key start in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The execution that this one repeats, if a person asked for it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_of: Option<ExecutionId>,
     /// How many of our own executions led here.
     #[serde(default)]
     pub depth: u32,
@@ -341,6 +344,7 @@ mod tests {
             requested_at: at,
             event: None,
             key: None,
+            rerun_of: None,
             depth: 0,
             parent: None,
             notify: None,

@@ -81,6 +81,10 @@ id!(
     /// One message to a chat channel.
     MessageId
 );
+id!(
+    /// One request to the API, so that an answer and a line of the log can be put together.
+    RequestId
+);
 
 impl ExecutionId {
     /// The id of the execution that `rule` asks for because of `event`: the time part of the event, the rest a hash.
@@ -187,6 +191,11 @@ impl IdSource {
     /// A fresh message id, greater than every id this source has made.
     pub fn message(&self, at: DateTime<Utc>) -> MessageId {
         MessageId(self.next(at))
+    }
+
+    /// A fresh id of a request.
+    pub fn request(&self, at: DateTime<Utc>) -> RequestId {
+        RequestId(self.next(at))
     }
 
     /// A random token of 256 bits in hexadecimal.

@@ -54,6 +54,7 @@ fn execution(ids: &IdSource, seconds: i64) -> Execution {
         requested_at: at(seconds),
         event: None,
         key: None,
+        rerun_of: None,
         depth: 0,
         parent: None,
         notify: None,

@@ -6,7 +6,7 @@ use crate::harness::{binary, repository};
 
 #[test]
 fn generated_pages_are_up_to_date() {
-    for page in ["reasons", "cli", "scripts"] {
+    for page in ["reasons", "cli", "api", "scripts"] {
         let output = Command::new(binary()).args(["reference", page]).output().unwrap();
         let generated = String::from_utf8(output.stdout).unwrap();
         let file = repository().join(format!("docs/reference/{page}.md"));

@@ -189,7 +189,8 @@ async fn scripts_have_their_keys_and_those_that_they_may() {
 
 #[tokio::test]
 async fn the_api_tells_versions_and_who_won() {
-    let server = Server::start(&TestSite::new()).await;
+    let site = TestSite::new(); // its folder goes when it is dropped
+    let server = Server::start(&site).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let put = |name: &str, value: Value, header: Option<(&'static str, String)>| {
         let mut request = client.put(format!("{}/api/v1/keys/{name}", server.url)).bearer_auth(&server.token).body(value.to_string());

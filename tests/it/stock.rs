@@ -75,6 +75,7 @@ pub fn execution(ids: &IdSource, at: DateTime<Utc>) -> Execution {
         requested_at: at,
         event: None,
         key: None,
+        rerun_of: None,
         depth: 0,
         parent: None,
         notify: None,

@@ -151,7 +151,7 @@ async fn every_answer_is_the_same_as_json_and_as_yaml() {
     for (path, command) in verbs() {
         // What changes something answers differently the second time, and what prints one thing after the other has its own test.
         let changes = ["hold", "release", "serve", "bench", "backup", "restore", "run", "emit", "chat", "completions", "man", "doctor"];
-        let changes_too = ["cancel", "rerun", "set", "delete", "enable", "disable", "compact", "stat", "check", "test", "show-settings"];
+        let changes_too = ["cancel", "rerun", "set", "delete", "enable", "disable", "increment", "compact", "stat", "check", "test"];
         if changes.contains(&path[0].as_str()) || changes_too.contains(&path.last().unwrap().as_str()) {
             continue;
         }
@@ -250,4 +250,88 @@ async fn colours_are_for_terminals_unless_asked_for() {
     assert!(!with(&[], &["execution", "get", "ZZZZZZ"]).err.contains('\u{1b}'));
     assert!(with(&[], &["rule", "--help", "--color", "always"]).out.contains('\u{1b}'));
     let _: Value = with(&[], &["execution", "list", "--output", "json"]).json();
+}
+
+#[tokio::test]
+async fn the_doctor_says_what_is_wrong_and_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = TestSite::new();
+    let of = |answer: &Value, check: &str| {
+        let checks = answer["checks"].as_array().unwrap();
+        checks.iter().find(|one| one["check"] == check).unwrap_or_else(|| panic!("{check}: {answer:#}")).clone()
+    };
+    let look = |site: &TestSite| Said::of(site.cli(&["doctor", "--output", "json"]));
+    let alone = look(&site);
+    assert_eq!(alone.code, 0, "{}{}", alone.out, alone.err);
+    assert_eq!(of(&alone.json(), "server")["result"], "ok", "no server is no fault");
+    assert!(of(&alone.json(), "server")["says"].as_str().unwrap().contains("is free"));
+
+    let shell = Shell::start(site).await;
+    let answer = shell.json(&["doctor"]);
+    assert_eq!(
+        (&of(&answer, "server")["result"], &of(&answer, "clock of the server")["result"]),
+        (&json!("ok"), &json!("ok")),
+        "{answer:#}"
+    );
+    for check in ["files", "data folder", "secret files", "disk space", "disk speed", "clock", "open files", "time zone"] {
+        assert_ne!(of(&answer, check)["result"], "fail", "{answer:#}");
+    }
+    shell.say(&["doctor"]).out(0, &["CHECK", "RESULT", "time zone", "UTC"]);
+
+    let token = shell.site.path().join("data/admin.token");
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
+    shell.site.write("rules/bad.yaml", "triger: {}\n");
+    let said = shell.say(&["doctor", "--output", "json"]);
+    assert_eq!(said.code, 1);
+    assert_eq!((&of(&said.json(), "secret files")["result"], &of(&said.json(), "files")["result"]), (&json!("fail"), &json!("fail")));
+    assert!(of(&said.json(), "secret files")["do"].as_str().unwrap().starts_with("chmod 600 "), "{}", said.out);
+    shell.say(&["doctor"]).out(1, &["→ chmod 600", "→ `signalman lint` shows them"]);
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_verb() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = Said::of(Command::new(binary()).args(["completions", shell]).output().unwrap()).out(0, &["signalman", "rerun"]);
+        for (path, _) in verbs() {
+            assert!(said.out.contains(path.last().unwrap()), "{shell} does not complete {path:?}");
+        }
+    }
+    Said::of(Command::new(binary()).args(["completions", "tcsh"]).output().unwrap()).err(2, &["tcsh", "bash"]);
+    Said::of(Command::new(binary()).arg("man").output().unwrap()).out(0, &[".TH", "signalman"]);
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    Said::of(Command::new(binary()).args(["man", "--folder", pages.to_str().unwrap()]).output().unwrap()).out(0, &["the pages are in"]);
+    for (path, _) in verbs() {
+        let page = pages.join(format!("signalman-{}.1", path.join("-")));
+        let text = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        assert!(text.contains("Example"), "{} has no example", page.display());
+    }
+}
+
+#[tokio::test]
+async fn actions_are_shown_with_a_call_that_works_and_run_again() {
+    let shell = Shell::start(sample()).await;
+    shell.say(&["action", "list"]).out(0, &["core.echo", "RUNNER", "text"]);
+    shell.say(&["action", "show", "core.notify"]).out(0, &["channel", "required", "send to chat", "try it: signalman run core.notify"]);
+    shell.say(&["action", "show", "core.ecoh"]).err(1, &["there is no action `core.ecoh`", "did you mean `core.echo`?"]);
+    let example = shell.json(&["action", "show", "core.echo"])["example"].as_str().unwrap().to_string();
+    let done = in_site(&shell, &[&words(&example)[1..], &["--output".into(), "json".into()]].concat()).out(0, &[]).json();
+    let id = done["id"].as_str().unwrap();
+    shell.say(&["execution", "get", id]).out(
+        0,
+        &[
+            "asked for by     token admin",
+            "reason           succeeded · The action did what it should.",
+            " UTC",
+            "took ",
+            "link             http",
+        ],
+    );
+    let again = shell.json(&["execution", "rerun", &id[20..], "text=another", "--wait"]);
+    assert_ne!(again["id"], done["id"]);
+    assert_eq!((&again["rerun_of"], &again["status"], &again["parameters"]["text"]), (&done["id"], &json!("succeeded"), &json!("another")));
+    shell.say(&["execution", "rerun", id, "txt=1"]).err(2, &["the action has no parameter `txt`"]);
+    shell
+        .say(&["execution", "list", "--since", "1h", "--action", "core.echo", "--limit", "1"])
+        .out(0, &["core.echo", "there is more; go on with --before"]);
 }

@@ -105,7 +105,14 @@ fn only_their_owners_read_time_environment_and_randomness_or_spawn() {
         ("SystemTime::now", &[]),
         (
             "Instant::now",
-            &["cli/bench/scenarios.rs", "cli/bench/disk.rs", "cli/bench/process.rs", "cli/bench/rules.rs", "cli/bench/scripts.rs"],
+            &[
+                "cli/bench/scenarios.rs",
+                "cli/bench/disk.rs",
+                "cli/bench/process.rs",
+                "cli/bench/rules.rs",
+                "cli/bench/scripts.rs",
+                "cli/bench/commands.rs",
+            ],
         ),
         ("env::var", &["config/mod.rs"]),
         ("SystemRandom::new", &["model/ids.rs"]),

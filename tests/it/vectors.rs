@@ -100,6 +100,7 @@ async fn write_every_kind(store: &dyn Store) {
         requested_at: at,
         event: Some(ids.event(at)),
         key: Some("k".into()),
+        rerun_of: None,
         depth: 1,
         parent: None,
         notify: None,

@@ -4,6 +4,7 @@
 //! server.
 
 pub mod banks;
+mod commands;
 mod disk;
 mod load;
 mod process;
@@ -66,6 +67,8 @@ pub(super) enum Scenario {
     Neighbour,
     /// A backup of a gigabyte while events come in
     Backup,
+    /// The command line: how long each verb takes that asks a server
+    Cli,
     /// Events judged by banks of up to 100,000 rules, without a server
     Rules,
     /// Events counted in a window of a million keys, without a server
@@ -87,6 +90,7 @@ impl Scenario {
             Self::Keep => "keep",
             Self::Neighbour => "neighbour",
             Self::Backup => "backup",
+            Self::Cli => "cli",
             Self::Rules => "rules",
             Self::Windows => "windows",
             Self::Scripts => "scripts",
@@ -102,6 +106,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
         eprintln!("{} …", scenario.name());
         let figures = match scenario {
             Scenario::Commits => disk::commits(common, arguments),
+            Scenario::Cli => commands::commands(common),
             Scenario::Rules => rules::rules(arguments),
             Scenario::Windows => windows::windows(arguments),
             Scenario::Scripts => scripts::scripts(arguments),
@@ -116,7 +121,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
-                    Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Scripts => Ok(Value::Null),
+                    Scenario::Cli | Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Scripts => Ok(Value::Null),
                 }
             }),
         };
