@@ -50,7 +50,7 @@ fn brief(action: &Action) -> Value {
 }
 
 /// A parameter as its author wrote it; what is secret is masked.
-fn parameter(parameter: &Parameter) -> Value {
+pub(super) fn parameter(parameter: &Parameter) -> Value {
     let default = if parameter.secret { parameter.default.as_ref().map(|_| json!(MASK)) } else { parameter.default.clone() };
     json!({
         "name": parameter.name, "type": parameter.kind, "description": parameter.description, "required": parameter.required,

@@ -3,6 +3,7 @@
 //! [`server`] accepts connections, [`routes`] is the list of what there is, [`problem`] words every error.
 
 mod actions;
+mod chat;
 mod events;
 mod executions;
 mod health;

@@ -12,8 +12,9 @@ use serde_json::Value;
 use super::ApiState;
 use super::problem::Problem;
 use super::routes::Parameter;
+use crate::engine::find;
 use crate::model::duration;
-use crate::model::ids::{EventId, ExecutionId, SHORT_ID_CHARACTERS};
+use crate::model::ids::{EventId, ExecutionId};
 use crate::store::{Page, StoreError};
 
 /// How many entries a page may have.
@@ -44,9 +45,6 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// Entries of the first piece, and the most of a further one.
 const PIECE: (usize, usize) = (8, 512);
-
-/// How far back a short id is looked for.
-const SHORT_ID_SEARCH: usize = 20_000;
 
 /// Entries that are looked at for one page of a filtered list.
 const MAX_SCAN: usize = 50_000;
@@ -171,43 +169,12 @@ pub(super) fn moment(field: &str, text: &str, now: DateTime<Utc>) -> Result<Date
 
 /// Finds the event that a whole or short id means.
 pub(super) async fn event_id(state: &ApiState, text: &str) -> Result<EventId, Problem> {
-    found(text, "event", |page| state.engine.store.events(page), EventId::short).await
+    Ok(find::event(&state.engine, text).await?)
 }
 
 /// Finds the execution that a whole or short id means.
 pub(super) async fn execution_id(state: &ApiState, text: &str) -> Result<ExecutionId, Problem> {
-    found(text, "execution", |page| state.engine.store.executions(page), ExecutionId::short).await
-}
-
-async fn found<T: Entry, F: Future<Output = Result<Vec<T>, StoreError>>>(
-    text: &str,
-    what: &str,
-    fetch: impl FnMut(Page<T::Id>) -> F,
-    short: fn(T::Id) -> String,
-) -> Result<T::Id, Problem>
-where
-    T::Id: std::fmt::Display,
-{
-    if let Ok(id) = text.parse() {
-        return Ok(id);
-    }
-    if text.len() != SHORT_ID_CHARACTERS {
-        return Err(Problem::invalid(format!("`{text}` is not an id: give all 26 characters, or the last {SHORT_ID_CHARACTERS}")));
-    }
-    let mut found: Vec<T::Id> = Vec::new();
-    let looked = scan(None, SHORT_ID_SEARCH, fetch, |entry: T| {
-        found.extend(Some(entry.id()).filter(|id| short(*id).eq_ignore_ascii_case(text)));
-        if found.len() < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
-    looked.await?;
-    match found[..] {
-        [] => Err(Problem::not_found(format!("there is no recent {what} whose id ends in `{text}`; give the whole id"))),
-        [one] => Ok(one),
-        _ => {
-            let ids: Vec<String> = found.iter().map(ToString::to_string).collect();
-            Err(Problem::invalid(format!("several {what}s end in `{text}`: {}; give one of them whole", ids.join(", "))))
-        }
-    }
+    Ok(find::execution(&state.engine, text).await?)
 }
 
 /// About how many bytes a value takes as JSON.

@@ -143,6 +143,7 @@ impl From<RequestError> for Problem {
                 let errors = faults.iter().map(|fault| json!({"detail": fault})).collect();
                 Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The parameters do not fit the action", faults.join("; ")) }
             }
+            RequestError::NotAnId(detail) => Self::invalid(detail),
             RequestError::Conflict(detail) => Self::new(StatusCode::CONFLICT, "Not possible now", detail),
             RequestError::Overloaded(detail) => Self::overloaded(detail),
             RequestError::Store(error) => error.into(),

@@ -16,7 +16,9 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter};
 
 use super::problem::{Problem, with_instance};
-use super::{ApiState, actions, events, executions, health, keys, listing, openapi, reload, rules, sensors, site, store, stream, webhooks};
+use super::{
+    ApiState, actions, chat, events, executions, health, keys, listing, openapi, reload, rules, sensors, site, store, stream, webhooks,
+};
 use crate::auth::permission::Permission;
 use crate::document::fault::nearest;
 use crate::engine::ingest::bearer;
@@ -37,6 +39,7 @@ const PARTS: &[&[Route]] = &[
     listing::ROUTES,
     sensors::ROUTES,
     keys::ROUTES,
+    chat::ROUTES,
     stream::ROUTES,
     store::ROUTES,
     reload::ROUTES,

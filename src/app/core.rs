@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::SiteConfig;
 use crate::engine::catalog::Catalog;
 use crate::engine::conduct::{self, ATTEMPTS_AT_ONCE, RunnerTable};
+use crate::engine::converse::progress;
 use crate::engine::deliver::{self, Outbox};
 use crate::engine::host::EngineHost;
 use crate::engine::recover::{self, Recovered};
@@ -150,6 +151,7 @@ pub async fn start(site: Site, parts: Parts) -> Result<Core, StartError> {
 
     let beside = Beside { tasks: Arc::new(Tasks::new()), stop: Stop::new() };
     beside.spawn("events of our own", |stop| own::run(Arc::clone(&engine), Arc::clone(&journal), stop));
+    beside.spawn("progress", |stop| progress::run(Arc::clone(&engine), stop));
     let (tasks, stop) = (Arc::clone(&beside.tasks), beside.stop.clone());
     let supervisor = Arc::new(Supervisor::new(Arc::clone(&engine), Arc::clone(&journal), surroundings, tasks, stop));
     supervisor.apply(&sensors);

@@ -150,6 +150,13 @@ impl ApiClient {
         })
     }
 
+    /// Waits so long, or until Ctrl-C; answers whether it was that.
+    pub fn is_interrupted_within(&self, span: Duration) -> bool {
+        self.runtime.block_on(async {
+            tokio::select! { interrupted = tokio::signal::ctrl_c() => interrupted.is_ok(), () = crate::clock::pause(span) => false }
+        })
+    }
+
     /// Opens the event stream and hands each piece of text on until the function says to end.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod access;
 mod action;
+mod alias;
 mod backup;
 pub mod bench;
 mod chat;
@@ -153,6 +154,9 @@ enum Command {
     /// List, show and cancel executions
     #[command(subcommand)]
     Execution(execution::Command),
+    /// List the commands of chat, and try what one means
+    #[command(subcommand)]
+    Alias(alias::Command),
     /// Hold all automatic executions: what rules ask for is kept in order, until `release`
     #[command(after_help = "Examples:\n  signalman hold the switch in rack 4 is being replaced\n  signalman hold --show")]
     Hold(hold::Arguments),
@@ -174,8 +178,8 @@ enum Command {
     /// Print the JSON Schema of a kind of file, for editors; alone, list the kinds
     #[command(after_help = "Examples:\n  signalman schema\n  signalman schema rule > .vscode/rule.schema.json")]
     Schema(schema::Arguments),
-    /// Show what the bot says, live
-    #[command(after_help = "Examples:\n  signalman chat\n  signalman chat --follow --channel ops")]
+    /// Talk with the bot, or show what it says, live
+    #[command(after_help = "Examples:\n  signalman chat\n  signalman chat '!echo hello'\n  signalman chat --follow --channel ops")]
     Chat(chat::Arguments),
     /// Write everything that is stored into one file, also while the server runs
     #[command(after_help = "Examples:\n  signalman backup monday.backup\n  signalman backup - | gzip > monday.backup.gz")]
@@ -236,6 +240,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Action(command) => action::run(common, command, environment),
         Command::Rule(command) => rule::run(common, command, environment),
         Command::Execution(command) => execution::run(common, command, environment),
+        Command::Alias(command) => alias::run(common, command, environment),
         Command::Hold(arguments) => hold::run(common, &arguments, environment),
         Command::Release => hold::release(common, environment),
         Command::Key(command) => key::run(common, command, environment),

@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 use chrono::{DateTime, Utc};
 
 use super::switching::Switches;
+use crate::chat::grammar::book::AliasBook;
 use crate::document::fault::nearest;
 use crate::model::action::Action;
 use crate::model::message::Destination;
@@ -35,6 +36,8 @@ pub struct Catalog {
     pub switches: Arc<Switches>,
     /// The number under which the rules are stored.
     pub ruleset: u64,
+    /// Commands of chat.
+    pub aliases: Arc<AliasBook>,
     /// Channels.
     pub channels: BTreeMap<String, Destination>,
 }
@@ -58,6 +61,7 @@ impl Catalog {
             sensors: site.sensors,
             rules: Arc::new(rules),
             ruleset,
+            aliases: Arc::new(AliasBook::new(site.aliases)),
             channels: site.config.channels,
         }
     }
@@ -100,6 +104,12 @@ impl Catalog {
     #[must_use]
     pub fn no_sensor(&self, name: &str) -> String {
         no("sensor", name, self.sensors.iter().map(|sensor| sensor.reference.as_str()))
+    }
+
+    /// Says that there is no such channel, and which was probably meant.
+    #[must_use]
+    pub fn no_channel(&self, name: &str) -> String {
+        no("channel", name, self.channels.keys().map(String::as_str))
     }
 
     /// Says that there is no such rule, and which was probably meant.

@@ -65,7 +65,7 @@ fn failure(error: &RequestError) -> Failure {
     match error {
         RequestError::NotFound(_) => Failure { reason: Reason::UnknownAction, message, retry: false },
         RequestError::Invalid(_) => Failure { reason: Reason::ParametersFailed, message, retry: false },
-        RequestError::Conflict(_) => Failure::misuse(message),
+        RequestError::Conflict(_) | RequestError::NotAnId(_) => Failure::misuse(message),
         RequestError::Overloaded(_) => Failure { reason: Reason::Overloaded, message, retry: true },
         RequestError::Store(_) => Failure::engine(message),
     }

@@ -411,6 +411,7 @@ impl Conductor {
     /// Puts the execution's state into the commit; what has ended leaves the books.
     fn record(&mut self, id: ExecutionId, effects: &mut Effects) {
         let Some(open) = self.open.get(&id) else { return };
+        self.engine.progress.note(&open.execution);
         effects.batch.states.push((id, open.execution.state.clone()));
         effects.changed.push(id);
         if open.execution.state.status.is_final() {

@@ -9,12 +9,12 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Engine;
 use super::stream::Item;
-use crate::chat::{ChatAdapter, SendError};
+use crate::chat::{ChatAdapter, Receipt, SendError};
 use crate::clock;
 use crate::model::ids::MessageId;
 use crate::model::message::{Delivery, Message};
 use crate::model::reason::Reason;
-use crate::store::Batch;
+use crate::store::{Batch, StoreError};
 use crate::tasks::Stop;
 
 /// Messages of one adapter that are held in memory; more stay in the store until there is room.
@@ -31,6 +31,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A message that could not be delivered for this long is given up, and that is recorded.
 const EXPIRY: chrono::Duration = chrono::Duration::hours(24);
+
+/// What the message is for that answers a person with how an execution ended; the first has the number 0.
+pub const RESULT: &str = "result";
 
 /// The way of committed messages to their adapters.
 pub struct Outbox {
@@ -112,6 +115,8 @@ pub async fn run(engine: Arc<Engine>, mut postman: Postman, stop: Stop) {
                         postman.overflow.store(true, Ordering::Release); // there may be more
                     }
                     ready.extend(waiting);
+                    // Ids of one execution are of one millisecond and end in a hash: an edit must not come before what it changes.
+                    ready.sort_by_key(|message| (message.created_at, message.replaces.is_some(), !message.passing, message.id));
                 }
                 Err(error) => {
                     tracing::error!("the outbox cannot be read, trying again: {error}");
@@ -131,7 +136,7 @@ pub async fn run(engine: Arc<Engine>, mut postman: Postman, stop: Stop) {
         let batch: Vec<Message> = ready.drain(..ready.len().min(TOGETHER)).filter(|message| recent.insert(message.id)).collect();
         let mut done = Vec::with_capacity(batch.len());
         for message in batch {
-            let Some(message) = deliver(&engine, &postman, message, &stop).await else { break };
+            let Some(message) = deliver(&engine, &postman, message, &done, &stop).await else { break };
             done.push(message);
         }
         if !record(&engine, done, &stop).await || stop.is_stopped() {
@@ -162,17 +167,54 @@ impl Recent {
     }
 }
 
+/// One attempt at a message: it is sent, or put in the place of another, or left out (`None`). `done` was delivered just before.
+async fn attempt(engine: &Engine, postman: &Postman, message: &Message, done: &[Message]) -> Result<Option<Receipt>, SendError> {
+    let send = || postman.adapter.send(&message.destination, message, message.id);
+    let Some(original) = message.replaces else { return send().await.map(Some) };
+    let unread = |error: StoreError| SendError { reason: Reason::StoreUnavailable, detail: error.to_string(), retry: true };
+    if message.passing
+        && let Some(execution) = message.execution
+        && engine.store.message(MessageId::of_execution(execution, RESULT, 0)).await.map_err(unread)?.is_some()
+    {
+        return Ok(None); // the end is known
+    }
+    let original = match done.iter().find(|earlier| earlier.id == original) {
+        Some(earlier) => Some(earlier.clone()),
+        None => engine.store.message(original).await.map_err(unread)?,
+    };
+    let taken = original.and_then(|original| match original.delivery {
+        Delivery::Sent { receipt, .. } => Some(Receipt(receipt)),
+        _ => None,
+    });
+    match taken.filter(|_| postman.adapter.abilities().edits) {
+        Some(taken) => match postman.adapter.edit(&message.destination, &taken, message, message.id).await {
+            Err(error) if !error.retry && message.passing => {
+                tracing::debug!(message = %message.id, "left out: {}", error.detail);
+                Ok(None)
+            }
+            Err(error) if !error.retry => {
+                tracing::warn!(message = %message.id, "sent anew, since the edit was refused: {}", error.detail);
+                send().await.map(Some)
+            }
+            edited => edited.map(Some),
+        },
+        None if message.passing => Ok(None),
+        None => send().await.map(Some),
+    }
+}
+
 /// Delivers one message, trying again as long as that makes sense; `None` when the engine stops before.
-async fn deliver(engine: &Engine, postman: &Postman, mut message: Message, stop: &Stop) -> Option<Message> {
+async fn deliver(engine: &Engine, postman: &Postman, mut message: Message, done: &[Message], stop: &Stop) -> Option<Message> {
     let mut pause = Duration::from_millis(500);
     loop {
         let outcome = tokio::select! {
-            outcome = postman.adapter.send(&message.destination, &message, message.id) => outcome,
+            outcome = attempt(engine, postman, &message, done) => outcome,
             () = stop.stopped() => return None,
         };
         let now = engine.clock.now();
         message.delivery = match outcome {
-            Ok(receipt) => Delivery::Sent { at: now, receipt: receipt.0 },
+            Ok(None) => Delivery::LeftOut { at: now },
+            Ok(Some(receipt)) => Delivery::Sent { at: now, receipt: receipt.0 },
             Err(SendError { detail, retry: true, .. }) if now - message.created_at < EXPIRY => {
                 tracing::warn!(message = %message.id, adapter = postman.name, "not delivered yet: {detail}");
                 tokio::select! { () = clock::sleep(&*engine.clock, pause) => {}, () = stop.stopped() => return None }
@@ -200,7 +242,11 @@ async fn record(engine: &Engine, messages: Vec<Message>, stop: &Stop) -> bool {
         match engine.store.commit(&batch).await {
             Ok(committed) => {
                 for message in &batch.deliveries {
-                    let outcome = if matches!(message.delivery, Delivery::Sent { .. }) { "sent" } else { "failed" };
+                    let outcome = match message.delivery {
+                        Delivery::Sent { .. } => "sent",
+                        Delivery::LeftOut { .. } => "left_out",
+                        Delivery::Waiting | Delivery::Failed { .. } => "failed",
+                    };
                     engine.metrics.messages.with_label_values(&[outcome]).inc();
                 }
                 engine

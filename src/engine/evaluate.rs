@@ -595,6 +595,7 @@ impl Work<'_> {
             parent: None,
             notify: rule.notify.as_ref().map(|notify| notify.value.clone()),
             idempotent: action.is_some_and(|action| action.idempotent),
+            asked: None,
         };
         let mut execution = Execution::requested(id, request, reason);
         let batch = &mut self.prepared.batch;

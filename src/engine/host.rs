@@ -9,7 +9,7 @@ use super::{Engine, RequestError, children, keys, owned};
 use crate::model::datastore::{Changed, KeyEntry, KeyRequest, Scope};
 use crate::model::failure::Failure;
 use crate::model::ids::{ExecutionId, MessageId};
-use crate::model::message::{Delivery, Message, bounded};
+use crate::model::message::Message;
 use crate::model::reason::Reason;
 use crate::script::host::Host;
 use crate::store::{Batch, CommitError};
@@ -87,15 +87,8 @@ impl Host for EngineHost {
             let message = format!("the site has no channel `{channel}`; it has {}", known.join(", "));
             return Err(Failure { reason: Reason::UnknownChannel, message, retry: false });
         };
-        let message = Message {
-            id: MessageId::of_execution(execution, "script", index),
-            channel: channel.to_string(),
-            destination: destination.clone(),
-            text: bounded(text),
-            created_at: engine.clock.now(),
-            execution: Some(execution),
-            delivery: Delivery::Waiting,
-        };
+        let id = MessageId::of_execution(execution, "script", index);
+        let message = Message { execution: Some(execution), ..Message::new(id, channel, destination.clone(), text, engine.clock.now()) };
         match engine.store.commit(&Batch { messages: vec![message.clone()], ..Batch::default() }).await {
             Ok(_) => {
                 engine.outbox.wake(vec![message]);
@@ -104,6 +97,12 @@ impl Host for EngineHost {
             // An earlier attempt of this execution has sent it.
             Err(CommitError::Conflict { .. }) => Ok(()),
             Err(CommitError::Store(error)) => Err(Failure::engine(error.to_string())),
+        }
+    }
+
+    fn progress(&self, execution: ExecutionId, text: String) {
+        if let Ok(engine) = self.engine() {
+            engine.progress.tell(execution, &text);
         }
     }
 }

@@ -8,8 +8,10 @@ pub mod board;
 pub mod catalog;
 pub mod children;
 pub mod conduct;
+pub mod converse;
 pub mod deliver;
 pub mod evaluate;
+pub mod find;
 pub mod holding;
 pub mod host;
 pub mod housekeeping;
@@ -37,6 +39,8 @@ use crate::clock::{self, Clock};
 use crate::engine::board::Board;
 use crate::engine::catalog::{Catalog, CatalogCell};
 use crate::engine::conduct::Command;
+use crate::engine::converse::Conversations;
+use crate::engine::converse::progress::Progress;
 use crate::engine::deliver::Outbox;
 use crate::engine::holding::HoldCell;
 use crate::engine::ruling::Ruling;
@@ -74,6 +78,10 @@ pub struct Engine {
     pub ruling: Ruling,
     /// Told when an event of our own waits in the store.
     pub own_events: Notify,
+    /// What is being talked about.
+    pub conversations: Conversations,
+    /// How far executions are that somebody asked for.
+    pub progress: Progress,
     /// How every sensor does.
     pub sensors: Board,
     /// Whether automatic executions are held.
@@ -196,6 +204,9 @@ pub enum RequestError {
     /// What was given is wrong.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
+    /// It is no id, or stands for several.
+    #[error("{0}")]
+    NotAnId(String),
     /// It cannot be done now.
     #[error("{0}")]
     Conflict(String),
@@ -251,6 +262,8 @@ impl Engine {
             load: Load::new(open_limit),
             ruling: Ruling::default(),
             own_events: Notify::new(),
+            conversations: Conversations::default(),
+            progress: Progress::default(),
             hold: HoldCell::default(),
             commands,
             plans: Semaphore::new(plan::AT_ONCE),
@@ -333,6 +346,7 @@ impl Engine {
             parent: asked.parent,
             notify: None,
             idempotent: found.idempotent,
+            asked: None,
         };
         let execution = Arc::new(Execution::requested(asked.id, request, Reason::Requested));
         let batch = Batch { requested: vec![Arc::clone(&execution)], ..Batch::default() };

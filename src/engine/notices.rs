@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 
 use super::catalog::Catalog;
+use super::converse::answers;
 use crate::chat::words;
 use crate::model::execution::{Execution, Status};
 use crate::model::ids::MessageId;
-use crate::model::message::{Delivery, Message, bounded};
+use crate::model::message::Message;
 use crate::model::principal::Principal;
 use crate::model::rule::{Outcome, Rule};
 
@@ -30,20 +31,15 @@ fn to(catalog: &Catalog, channel: &str, id: MessageId, text: String, now: DateTi
         tracing::error!("nobody can be told: the site has no channel `{channel}`");
         return None;
     };
-    Some(Message {
-        id,
-        channel: channel.to_string(),
-        destination: destination.clone(),
-        text: bounded(text),
-        created_at: now,
-        execution: None,
-        delivery: Delivery::Waiting,
-    })
+    Some(Message::new(id, channel, destination.clone(), text, now))
 }
 
 /// The message that tells how an execution ended, if anyone is to be told.
 #[must_use]
 pub fn of(catalog: &Catalog, execution: &Execution, now: DateTime<Utc>) -> Option<Message> {
+    if execution.request.asked.is_some() {
+        return answers::result(catalog, execution, now);
+    }
     let outcome = match execution.state.status {
         Status::Succeeded => Outcome::Succeeded,
         Status::Failed | Status::TimedOut | Status::Abandoned => Outcome::Failed,
@@ -60,13 +56,6 @@ pub fn of(catalog: &Catalog, execution: &Execution, now: DateTime<Utc>) -> Optio
         tracing::error!(execution = %execution.id, channel, "an outcome cannot be told: the site has no such channel");
         return None;
     };
-    Some(Message {
-        id: MessageId::of_execution(execution.id, "outcome", execution.state.attempt),
-        channel: channel.to_string(),
-        destination: destination.clone(),
-        text: bounded(words::outcome(execution)),
-        created_at: now,
-        execution: Some(execution.id),
-        delivery: Delivery::Waiting,
-    })
+    let id = MessageId::of_execution(execution.id, "outcome", execution.state.attempt);
+    Some(Message { execution: Some(execution.id), ..Message::new(id, channel, destination.clone(), words::outcome(execution), now) })
 }

@@ -42,6 +42,7 @@ pub async fn plan(engine: &Engine, action: &str, parameters: &Map<String, Value>
         depth: 0,
         parent: None,
         rerun_of: None,
+        asked: None,
         notify: None,
         idempotent: true,
     };

@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::hash::Revision;
-use crate::model::ids::{EventId, ExecutionId};
+use crate::model::ids::{EventId, ExecutionId, MessageId};
+use crate::model::message::Destination;
 use crate::model::principal::Principal;
 use crate::model::reason::Reason;
 use crate::model::rule::Notify;
@@ -139,6 +140,25 @@ pub struct Request {
     /// Whether it may run again after a crash.
     #[serde(default)]
     pub idempotent: bool,
+    /// How a person asked for it in chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Box<Asked>>,
+}
+
+/// How a person asked for an execution in chat, and where the answer goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The alias, `pack.name`.
+    pub alias: String,
+    /// The channel where it was asked: the site's name for it.
+    pub channel: String,
+    /// Where that is.
+    pub destination: Destination,
+    /// The person, as the chat calls them.
+    pub user: String,
+    /// The acknowledgement, which the answer takes the place of; none where the alias has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<MessageId>,
 }
 
 /// Where it stands.
@@ -349,6 +369,7 @@ mod tests {
             parent: None,
             notify: None,
             idempotent,
+            asked: None,
         };
         Execution::requested(IdSource::seeded(1).execution(at), request, Reason::Requested)
     }

@@ -119,7 +119,21 @@ impl ExecutionId {
     }
 }
 
+impl ExecutionId {
+    /// The id of the `index`-th execution that a line said in chat asks for.
+    #[must_use]
+    pub fn of_said(said: EventId, index: u32) -> Self {
+        Self(derived(said.0, &[b"said", &said.to_bytes(), &index.to_be_bytes()]))
+    }
+}
+
 impl MessageId {
+    /// The id of the `index`-th answer to a line said in chat.
+    #[must_use]
+    pub fn of_said(said: EventId, index: u32) -> Self {
+        Self(derived(said.0, &[b"answer", &said.to_bytes(), &index.to_be_bytes()]))
+    }
+
     /// The id of the `index`-th message that an execution sends; equal on every attempt, so a repeat is no second message.
     #[must_use]
     pub fn of_execution(execution: ExecutionId, purpose: &str, index: u32) -> Self {

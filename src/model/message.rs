@@ -34,8 +34,32 @@ pub struct Message {
     /// The execution that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<ExecutionId>,
+    /// The message whose text this one takes the place of: an edit is a message of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<MessageId>,
+    /// Whether it only tells how far something is: it is left out where messages cannot be edited, and where the end is known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passing: bool,
     /// Whether it has been delivered.
     pub delivery: Delivery,
+}
+
+impl Message {
+    /// A message that waits, says something new, and comes from no execution.
+    #[must_use]
+    pub fn new(id: MessageId, channel: &str, destination: Destination, text: String, created_at: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            channel: channel.into(),
+            destination,
+            text: bounded(text),
+            created_at,
+            execution: None,
+            replaces: None,
+            passing: false,
+            delivery: Delivery::Waiting,
+        }
+    }
 }
 
 /// Where the delivery of a message stands.
@@ -50,6 +74,11 @@ pub enum Delivery {
         at: DateTime<Utc>,
         /// How the chat system calls it.
         receipt: String,
+    },
+    /// Not shown: it only told how far something was, and that was not of use any more.
+    LeftOut {
+        /// When.
+        at: DateTime<Utc>,
     },
     /// Given up.
     Failed {

@@ -3,6 +3,7 @@
 //! Start reading at [`event`], then [`rule`], [`execution`] and [`reason`].
 
 pub mod action;
+pub mod alias;
 pub mod datastore;
 pub mod duration;
 pub mod event;

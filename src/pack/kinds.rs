@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use super::{Site, action, rule, sensor, test, trigger, workflow};
+use super::{Site, action, alias, rule, sensor, template, test, trigger, workflow};
+use crate::chat::grammar::book::CompiledAlias;
 use crate::config::Reader;
 use crate::document::fault::SourceFile;
 use crate::document::fields::Faults;
@@ -18,6 +19,7 @@ use crate::model::name::Names;
 use crate::model::pack::Pack;
 use crate::model::sensor::{SensorDefinition, Trigger};
 use crate::rule::book::CompiledRule;
+use crate::template::message::MessageTemplate;
 
 /// Every kind, in the order of reading.
 pub(super) const KINDS: &[&Kind] = &[
@@ -25,9 +27,9 @@ pub(super) const KINDS: &[&Kind] = &[
     &trigger::KIND,
     &sensor::KIND,
     &rule::KIND,
-    &later("aliases", "an alias"),
     &later("policies", "a policy"),
-    &Kind { extensions: &["hbs"], ..later("templates", "a template") },
+    &template::KIND,
+    &alias::KIND,
     &test::KIND,
     &workflow::KIND,
 ];
@@ -108,6 +110,8 @@ pub(super) struct Contents {
     pub triggers: Vec<Trigger>,
     pub sensors: Vec<SensorDefinition>,
     pub rules: Vec<Arc<CompiledRule>>,
+    pub templates: Vec<MessageTemplate>,
+    pub aliases: Vec<Arc<CompiledAlias>>,
 }
 
 impl Contents {
@@ -117,6 +121,7 @@ impl Contents {
         site.triggers.extend(self.triggers.into_iter().map(|trigger| (trigger.reference.clone(), trigger)));
         site.sensors.extend(self.sensors);
         site.rules.extend(self.rules);
+        site.aliases.extend(self.aliases);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Start at [`load`]. Reads files; never runs anything.
 
 mod action;
+pub mod alias;
 mod capabilities;
 mod dependencies;
 pub mod files;
@@ -13,6 +14,7 @@ pub mod rule;
 pub mod schema;
 mod sensor;
 mod site;
+mod template;
 pub mod test;
 mod timers;
 mod trigger;
@@ -25,8 +27,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::chat::grammar::book::CompiledAlias;
 use crate::config::{self, Environment, SiteConfig};
+use crate::document::fault::SourceFile;
 use crate::document::fields::Faults;
+use crate::document::node;
 use crate::model::action::Action;
 use crate::model::pack::Pack;
 use crate::model::secret::Masks;
@@ -53,6 +58,8 @@ pub struct Site {
     pub sensors: Vec<SensorDefinition>,
     /// Rules.
     pub rules: Vec<Arc<CompiledRule>>,
+    /// Commands of chat.
+    pub aliases: Vec<Arc<CompiledAlias>>,
 }
 
 impl Site {
@@ -90,4 +97,33 @@ pub fn load_with(folder: &Path, environment: &Environment, change: impl FnOnce(&
     faults.0.sort_by(|a, b| a.place.cmp(&b.place));
     faults.0.dedup();
     (site, faults)
+}
+
+/// Reads the file of one alias, without its site; templates that it names are looked for where its pack has them.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read_alias(file: &Path) -> Result<CompiledAlias, Vec<String>> {
+    let mut faults = Faults::default();
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let pack_folder = folder.parent().filter(|_| folder.ends_with("aliases")).unwrap_or(folder);
+    let mut templates = Vec::new();
+    for path in files::files(&pack_folder.join("templates"), &["hbs"]) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        // One that is faulty is missing; it is told if the alias names it.
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        templates.extend(template::compile(&SourceFile::new(name.clone(), text), &name, &mut Faults::default()));
+    }
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| vec![format!("{shown}: cannot be read: {error}")])?;
+    let source = SourceFile::new(shown, text);
+    let pack = pack_folder.file_name().map_or_else(|| DEFAULT_PACK.into(), |name| name.to_string_lossy().into_owned());
+    let read = match node::parse(&source) {
+        Ok(node) => alias::read(&source, &node, &pack, &files::stem(file), &templates, &mut faults),
+        Err(fault) => {
+            faults.push(fault);
+            None
+        }
+    };
+    read.filter(|_| faults.allow()).ok_or_else(|| faults.0.iter().map(ToString::to_string).collect())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{action, manifest, rule, sensor, test, trigger, workflow};
+use super::{action, alias, manifest, rule, sensor, test, trigger, workflow};
 use crate::config;
 use crate::document::shape::Shape;
 
@@ -27,6 +27,7 @@ pub static KINDS: &[SchemaKind] = &[
     SchemaKind { name: "trigger", files: "packs/NAME/triggers/*.yaml", shapes: &[&trigger::TRIGGER] },
     SchemaKind { name: "sensor", files: "packs/NAME/sensors/*.yaml", shapes: &[&sensor::SENSOR, &sensor::WEBHOOK] },
     SchemaKind { name: "rule", files: "rules/*.yaml, packs/NAME/rules/*.yaml", shapes: &[&rule::RULE, &rule::CORRELATION] },
+    SchemaKind { name: "alias", files: "packs/NAME/aliases/*.yaml", shapes: &[&alias::ALIAS] },
     SchemaKind { name: "workflow", files: "workflows/*.yaml, packs/NAME/workflows/*.yaml", shapes: &[&workflow::WORKFLOW] },
     SchemaKind { name: "test", files: "packs/NAME/tests/*.yaml", shapes: &[&test::shape::TEST] },
 ];

@@ -22,6 +22,7 @@ pub(super) fn read(folder: &Path, config: SiteConfig, environment: &Environment,
         triggers: BTreeMap::new(),
         sensors: Vec::new(),
         rules: Vec::new(),
+        aliases: Vec::new(),
     };
     let mut names = Names::default();
     let reader = Reader { site: folder, environment };

@@ -20,7 +20,7 @@ use crate::rule::book::CompiledRule;
 pub const FOLDER: &str = "tests";
 
 /// The name of the only chat system in a test.
-const CONSOLE: &str = "console";
+pub const CONSOLE: &str = "console";
 
 /// All that is to be played.
 pub struct Plan {
@@ -167,6 +167,7 @@ fn check(source: &SourceFile, case: &Case, site: &Site, faults: &mut Faults) {
     let triggers = || site.triggers.keys().map(String::as_str).collect::<Vec<_>>();
     let sensors = || site.sensors.iter().map(|sensor| sensor.reference.as_str()).collect::<Vec<_>>();
     match &case.subject {
+        Subject::Chat(_) => {}
         Subject::Action(of) => missing(&of.action.0, "action", &of.action.1, actions()),
         Subject::Sensor(of) => missing(&of.sensor.0, "sensor", &of.sensor.1, sensors()),
         Subject::Rules(of) => {
@@ -218,7 +219,7 @@ pub fn site_for(site: &Site, case: &Case) -> Site {
     let mut site = site.clone();
     let rules: Vec<&str> = match &case.subject {
         Subject::Rules(of) => of.rules.iter().map(|(_, rule)| rule.as_str()).collect(),
-        Subject::Action(_) | Subject::Sensor(_) => Vec::new(),
+        Subject::Action(_) | Subject::Sensor(_) | Subject::Chat(_) => Vec::new(),
     };
     site.rules.retain(|rule| rules.contains(&&*rule.rule.reference));
     for rule in &mut site.rules {
@@ -231,7 +232,7 @@ pub fn site_for(site: &Site, case: &Case) -> Site {
             .iter()
             .filter_map(|event| if let What::Call(call) = &event.what { Some(call.sensor.1.as_str()) } else { None })
             .collect(),
-        Subject::Action(_) => Vec::new(),
+        Subject::Action(_) | Subject::Chat(_) => Vec::new(),
     };
     site.sensors.retain(|sensor| sensors.contains(&sensor.reference.as_str()));
     for sensor in &mut site.sensors {

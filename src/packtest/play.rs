@@ -7,11 +7,11 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use super::plan::{Group, site_for};
+use super::plan::{CONSOLE, Group, site_for};
 use super::stage::{Requests, Stage, Stuck, World};
 use super::{Played, Problem, Touched, diff};
 use crate::engine::ingest::{self, Refused};
-use crate::engine::{keys, plan, why};
+use crate::engine::{converse, keys, plan, why};
 use crate::expect::Expected;
 use crate::model::datastore::{Change, If, KeyRequest};
 use crate::model::event::{NewEvent, StoredEvent};
@@ -24,7 +24,7 @@ use crate::model::sensor::SensorKind;
 use crate::outbound::scripted::{Exchange, Scripted, Sent};
 use crate::pack::test::read::written;
 use crate::pack::test::{
-    ActionCase, Call, Case, Emitted, Expectable, Expectation, Occurrence, Outcome, RuleCase, Said, SensorCase, Subject, What,
+    ActionCase, Call, Case, ChatCase, Emitted, Expectable, Expectation, Occurrence, Outcome, RuleCase, Said, SensorCase, Subject, What,
 };
 use crate::store::Page;
 
@@ -101,6 +101,7 @@ impl Player<'_> {
             Subject::Action(of) => self.action(of).await?,
             Subject::Rules(of) => self.rules(of).await?,
             Subject::Sensor(of) => self.sensor(of).await?,
+            Subject::Chat(of) => self.chat(of).await?,
         };
         self.requests();
         if let Some((place, expected)) = &case.messages {
@@ -121,7 +122,9 @@ impl Player<'_> {
         executions.sort_by_key(|execution| execution.request.requested_at);
         events.reverse();
         messages.reverse();
-        messages.sort_by_key(|message| message.created_at);
+        // What only tells how far something is may be left out anywhere. What takes the place of a message comes after it.
+        messages.retain(|message| !message.passing);
+        messages.sort_by_key(|message| (message.created_at, message.replaces.is_some()));
         Ok(Happened { executions, events, messages })
     }
 
@@ -444,6 +447,33 @@ impl Player<'_> {
             let line = format!("  + at {at} {} {}", event.trigger, diff::compact(&payload(event)));
             self.wrong(&of.emits_at, "this event is not expected", vec![line]);
         }
+        Ok(happened)
+    }
+
+    async fn chat(&mut self, of: &ChatCase) -> Result<Happened, String> {
+        for (place, line) in &of.say {
+            let said = converse::Said {
+                adapter: CONSOLE.into(),
+                channel: of.channel.clone(),
+                key: None,
+                text: line.clone(),
+                by: Principal::Token(of.by.clone()),
+                cause: None,
+            };
+            match converse::say(&self.world.core.engine, said).await {
+                Ok(heard) if !heard.heard => self.wrong(place, "the bot does not feel addressed", Vec::new()),
+                Ok(_) => {}
+                Err(error) => self.wrong(place, format!("this cannot be said: {error}"), Vec::new()),
+            }
+            self.world.rest().await.map_err(told)?;
+            self.all_ended().await?;
+            // So that the replies to one line stand before those to the next.
+            let next = self.world.since_start(self.world.now()) + Duration::from_secs(1);
+            self.world.until(next).await.map_err(told)?;
+        }
+        let happened = self.happened().await?;
+        let (place, expected) = &of.reply;
+        self.messages(place, expected, &happened.messages);
         Ok(happened)
     }
 

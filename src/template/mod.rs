@@ -4,5 +4,6 @@
 //! datastore that they name.
 
 pub mod keys;
+pub mod message;
 pub mod text;
 pub mod value;

@@ -1,7 +1,7 @@
 //! Handlebars, strict and bounded: a missing name is an error, partials do not exist, output and nesting have limits.
 
 use std::io::{self, Write};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use handlebars::template::{HelperTemplate, Parameter, TemplateElement};
 use handlebars::{
@@ -17,6 +17,16 @@ pub const MAX_OUTPUT_BYTES: usize = 256 * 1024;
 
 /// How deep blocks may nest; the parser recurses, so this is checked before it runs.
 pub const MAX_BLOCKS: usize = 32;
+
+/// Steps that the blocks of one rendering may take: loops in loops over long lists would never end.
+pub const MAX_STEPS: u64 = 1_000_000;
+
+/// A helper in a block may look at all the data: its steps grow by one with so many bytes of it.
+const BYTES_A_STEP: usize = 4_096;
+
+/// Marks in a block that are counted instead of written: one element, one call of a helper.
+const ELEMENT: char = '\u{0}';
+const CALL: char = '\u{1}';
 
 /// A template, compiled.
 #[derive(Debug, Clone)]
@@ -55,7 +65,11 @@ fn fault(message: impl Into<String>) -> TemplateError {
 }
 
 /// The names that a template may use, and their values.
-pub struct Data(Context);
+pub struct Data {
+    context: Context,
+    /// About how large they are, in bytes; found out when a template has blocks.
+    size: OnceLock<usize>,
+}
 
 impl Data {
     /// Takes an object whose fields are the names.
@@ -64,7 +78,7 @@ impl Data {
     /// Never: a `Value` is always a context.
     #[must_use]
     pub fn new(names: Value) -> Self {
-        Self(Context::wraps(names).expect("a JSON value is always a context"))
+        Self { context: Context::wraps(names).expect("a JSON value is always a context"), size: OnceLock::new() }
     }
 }
 
@@ -92,11 +106,16 @@ impl TextTemplate {
                 return Err(fault(format!("blocks nest deeper than {MAX_BLOCKS} levels")));
             }
         }
-        let template = Template::compile(source).map_err(|error| {
+        let mut template = Template::compile(source).map_err(|error| {
             let (line, column) = error.pos().map_or((None, None), |(line, column)| (Some(line), Some(column)));
             TemplateError { message: error.reason().to_string(), line, column }
         })?;
+        mark_blocks(&mut template);
         Ok(Self { template })
+    }
+
+    pub(super) fn inner(&self) -> &Template {
+        &self.template
     }
 
     /// Every name that the template uses, in the order of its text.
@@ -123,10 +142,14 @@ impl TextTemplate {
     /// # Errors
     /// When a name is missing, a helper fails or the text is too long.
     pub fn render(&self, data: &Data) -> Result<String, TemplateError> {
-        let mut output = Bounded(Vec::new());
+        let mut output = Bounded { text: Vec::new(), steps: 0, data };
         let mut context = RenderContext::new(None);
-        self.template.render(&REGISTRY, &data.0, &mut context, &mut output).map_err(|error| describe(&error))?;
-        String::from_utf8(output.0).map_err(|_| fault("the text is not UTF-8"))
+        let rendered = self.template.render(&REGISTRY, &data.context, &mut context, &mut output);
+        if output.steps > MAX_STEPS {
+            return Err(fault(format!("it takes more than {MAX_STEPS} steps: loops over long lists, one in another")));
+        }
+        rendered.map_err(|error| describe(&error))?;
+        String::from_utf8(output.text).map_err(|_| fault("the text is not UTF-8"))
     }
 }
 
@@ -169,15 +192,84 @@ fn describe(error: &RenderError) -> TemplateError {
     TemplateError { message, line: error.line_no, column: error.column_no }
 }
 
-struct Bounded(Vec<u8>);
+/// Every helper that there is.
+pub(super) const HELPERS: &[&str] = &[
+    "json", "default", "upper", "lower", "if", "unless", "each", "with", "lookup", "len", "eq", "ne", "gt", "gte", "lt", "lte", "and",
+    "or", "not", "raw", "log",
+];
 
-impl Output for Bounded {
+struct Bounded<'d> {
+    text: Vec<u8>,
+    steps: u64,
+    data: &'d Data,
+}
+
+impl Output for Bounded<'_> {
     fn write(&mut self, text: &str) -> io::Result<()> {
-        if self.0.len() + text.len() > MAX_OUTPUT_BYTES {
+        if text.starts_with([ELEMENT, CALL]) {
+            let call = || 1 + self.data.size.get_or_init(|| size(self.data.context.data())) / BYTES_A_STEP;
+            let steps: usize = text.chars().map(|mark| if mark == CALL { call() } else { 1 }).sum();
+            self.steps += steps as u64;
+            return if self.steps > MAX_STEPS { Err(io::Error::other("too many steps")) } else { Ok(()) };
+        }
+        if self.text.len() + text.len() > MAX_OUTPUT_BYTES {
             return Err(io::Error::other("too long"));
         }
-        self.0.write_all(text.as_bytes())
+        self.text.write_all(text.as_bytes())
     }
+}
+
+/// About how large a value is, in bytes.
+fn size(value: &Value) -> usize {
+    8 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(map) => map.iter().map(|(name, value)| name.len() + size(value)).sum(),
+        _ => 0,
+    }
+}
+
+/// Puts marks before all that stands in blocks, so that what loops do is counted.
+fn mark_blocks(template: &mut Template) {
+    for element in &mut template.elements {
+        if let TemplateElement::HelperBlock(tag) = element {
+            for inner in [&mut tag.template, &mut tag.inverse].into_iter().flatten() {
+                mark(inner);
+                mark_blocks(inner);
+            }
+        }
+    }
+}
+
+fn mark(template: &mut Template) {
+    let marks = |element: &TemplateElement| match element {
+        TemplateElement::Expression(tag) | TemplateElement::HtmlExpression(tag) | TemplateElement::HelperBlock(tag) => {
+            format!("{ELEMENT}{}", CALL.to_string().repeat(calls(tag)))
+        }
+        _ => ELEMENT.to_string(),
+    };
+    let Some(place) = template.mapping.first().cloned() else {
+        return; // nothing stands in it
+    };
+    let elements = std::mem::take(&mut template.elements);
+    let places = std::mem::take(&mut template.mapping);
+    for (index, element) in elements.into_iter().enumerate() {
+        let place = places.get(index).unwrap_or(&place);
+        template.elements.extend([TemplateElement::RawString(marks(&element)), element]);
+        template.mapping.extend([place.clone(), place.clone()]);
+    }
+}
+
+/// How many helpers a tag calls.
+fn calls(tag: &HelperTemplate) -> usize {
+    let inner = tag.params.iter().chain(tag.hash.values()).map(|parameter| match parameter {
+        Parameter::Subexpression(inner) => match inner.as_element() {
+            TemplateElement::Expression(tag) => calls(tag),
+            _ => 0,
+        },
+        _ => 0,
+    });
+    usize::from(!tag.params.is_empty()) + inner.sum::<usize>()
 }
 
 static REGISTRY: LazyLock<Handlebars<'static>> = LazyLock::new(|| {

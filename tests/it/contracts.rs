@@ -59,6 +59,7 @@ fn execution(ids: &IdSource, seconds: i64) -> Execution {
         parent: None,
         notify: None,
         idempotent: false,
+        asked: None,
     };
     Execution::requested(ids.execution(at(seconds)), request, Reason::Requested)
 }
@@ -71,6 +72,8 @@ fn message(ids: &IdSource, seconds: i64) -> Message {
         text: "hello".into(),
         created_at: at(seconds),
         execution: None,
+        replaces: None,
+        passing: false,
         delivery: Delivery::Waiting,
     }
 }

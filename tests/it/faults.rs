@@ -253,6 +253,8 @@ async fn a_long_outbox_is_delivered_once_each() {
         text: "waiting".into(),
         created_at: at,
         execution: None,
+        replaces: None,
+        passing: false,
         delivery: signalman::model::message::Delivery::Waiting,
     };
     store.commit(&Batch { messages: (0..WAITING).map(message).collect(), ..Batch::default() }).await.unwrap();

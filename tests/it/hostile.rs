@@ -745,3 +745,42 @@ async fn a_wrong_use_of_a_module_is_told_in_the_words_of_authors() {
     }
     assert!(wrong.is_empty(), "names of Rust types:\n{}", wrong.join("\n"));
 }
+
+/// Templates of messages: each ends in a clear error with its place, or in a text with bounds.
+#[test]
+fn hostile_templates_end_and_say_why() {
+    use signalman::document::{fault::SourceFile, node};
+    use signalman::template::message::MessageTemplate;
+    use signalman::template::text::{Data, TemplateError};
+
+    let path = crate::harness::repository().join("tests/fixtures/templates/hostile.yaml");
+    let source = SourceFile::new("hostile.yaml", std::fs::read_to_string(path).unwrap());
+    let cases = node::parse(&source).unwrap_or_else(|fault| panic!("{fault}")).value();
+    let rows: Vec<Value> = (0..10_000).map(|n| json!({"n": n})).collect();
+    let data = Data::new(json!({
+        "execution": {"id": "X"}, "parameters": {}, "result": {"rows": rows}, "user": "<b>li</b> {{x}}", "channel": "ops",
+    }));
+    let told = |error: &TemplateError| format!("{}:{} {error}", error.line.unwrap_or(0), error.column.unwrap_or(0));
+    let mut wrong = Vec::new();
+    for case in cases.as_array().unwrap() {
+        let source = match case["repeat"].as_str() {
+            Some(part) => part.repeat(usize::try_from(case["times"].as_u64().unwrap()).unwrap()),
+            None => case["source"].as_str().unwrap().to_string(),
+        };
+        let came = MessageTemplate::compile("t", &source)
+            .map_err(|errors| errors.iter().map(told).collect::<Vec<_>>().join("; "))
+            .and_then(|template| template.render(&data).map_err(|error| told(&error)));
+        let fits = match (&came, case["error"].as_str(), case["text"].as_str(), case["at_most"].as_u64()) {
+            (Err(error), Some(part), _, _) => error.contains(part),
+            (Ok(text), _, Some(expected), _) => text == expected,
+            (Ok(text), _, None, Some(most)) => text.len() as u64 <= most,
+            _ => false,
+        };
+        if !fits {
+            let shown: String = format!("{came:?}").chars().take(300).collect();
+            wrong.push(format!("{}: {shown}", case["name"]));
+        }
+    }
+    assert!(cases.as_array().unwrap().len() >= 25);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -12,6 +12,7 @@ mod api;
 mod bad_input;
 mod cli;
 mod contracts;
+mod conversation;
 mod crash;
 mod damage;
 mod docs;

@@ -166,6 +166,20 @@ fn a_sensor_that_emits_something_else_shows_it() {
 }
 
 #[test]
+fn a_reply_that_differs_is_shown_beside_the_expected_one() {
+    let case = "  - name: it\n    say: [\"!echo hello\", \"!echo you\"]\n    reply: [helo, /you/, more]\n";
+    assert_eq!(
+        told(case),
+        r#"    FILE:5: something else was said
+      - "helo"
+      + "hello"
+            ^
+        @test: you
+      - more"#
+    );
+}
+
+#[test]
 fn all_faults_of_a_test_file_are_told_at_once() {
     let site = shop(
         "  - name: a\n    acton: shop.scale\n    succeeds: {}\n  - name: a\n    action: shop.scal\n    suceeds: {}\n    fails: {reason: action_faild, message: /(/}\n\
@@ -175,7 +189,7 @@ fn all_faults_of_a_test_file_are_told_at_once() {
     test(&site, &[]).err(
         2,
         &[
-            "packs/shop/tests/all.yaml:3:5: error: a case needs one of `action`, `rule` and `sensor`: what it tests",
+            "packs/shop/tests/all.yaml:3:5: error: a case needs one of `action`, `rule`, `sensor` and `say`: what it tests",
             "4:5: error: a case has no field `acton`",
             "did you mean `action`?",
             "did you mean `succeeds`?",
@@ -277,7 +291,7 @@ fn a_new_pack_passes_its_own_checks_and_tests() {
     let made = made.out(0, &["packs/my-shop/pack.yaml", "pack test my-shop --watch", "lint", "serve"]);
     assert!(!made.out.contains("newpack"), "{}", made.out);
     Said::of(site.cli(&["lint", "--strict"])).out(0, &["0 errors, 0 warnings"]);
-    Said::of(site.cli(&["pack", "test", "my-shop"])).out(0, &["7 cases passed, 0 failed"]);
+    Said::of(site.cli(&["pack", "test", "my-shop"])).out(0, &["8 cases passed, 0 failed"]);
     Said::of(site.cli(&["pack", "new", "my-shop"])).err(2, &["exists already"]);
     for name in ["My", "a b", "../x", "", "default"] {
         Said::of(site.cli(&["pack", "new", name])).err(2, &["name"]);

@@ -485,7 +485,7 @@ impl ChatAdapter for Down {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { deduplicates: true, markdown: false }
+        Abilities { deduplicates: true, edits: false, markdown: false }
     }
 }
 
@@ -500,6 +500,8 @@ async fn chat_unavailable() -> Result<(), String> {
         text: "hello".into(),
         created_at,
         execution: None,
+        replaces: None,
+        passing: false,
         delivery: Delivery::Waiting,
     };
     engine.store.commit(&Batch { messages: vec![message.clone()], ..Batch::default() }).await.unwrap();
@@ -509,7 +511,7 @@ async fn chat_unavailable() -> Result<(), String> {
     let (reason, detail) = eventually("the message to be given up", || async {
         match engine.store.message(message.id).await.unwrap()?.delivery {
             Delivery::Failed { reason, detail, .. } => Some((reason, detail)),
-            Delivery::Waiting | Delivery::Sent { .. } => None,
+            Delivery::Waiting | Delivery::Sent { .. } | Delivery::LeftOut { .. } => None,
         }
     })
     .await;

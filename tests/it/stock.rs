@@ -80,6 +80,7 @@ pub fn execution(ids: &IdSource, at: DateTime<Utc>) -> Execution {
         parent: None,
         notify: None,
         idempotent: true,
+        asked: None,
     };
     Execution::requested(ids.execution(at), request, Reason::Requested)
 }
@@ -92,6 +93,8 @@ pub fn message(ids: &IdSource, at: DateTime<Utc>, text: String) -> Message {
         text,
         created_at: at,
         execution: None,
+        replaces: None,
+        passing: false,
         delivery: Delivery::Waiting,
     }
 }

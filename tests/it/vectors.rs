@@ -105,6 +105,7 @@ async fn write_every_kind(store: &dyn Store) {
         parent: None,
         notify: None,
         idempotent: true,
+        asked: None,
     };
     let event = Event {
         id: ids.event(at),
@@ -128,6 +129,8 @@ async fn write_every_kind(store: &dyn Store) {
         text: "hello".into(),
         created_at: at,
         execution: Some(open.id),
+        replaces: None,
+        passing: false,
         delivery: Delivery::Waiting,
     };
     let batch = Batch {

@@ -1,8 +1,9 @@
 //! `signalman bench`: starts a server of its own on a site of its own, loads it from this process, and prints what it measured.
 //!
-//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`] and [`windows`] need no
+//! [`process`] runs and watches the server, [`load`] makes the load, [`scenarios`] and [`disk`] are what is measured. [`rules`], [`windows`] and [`aliases`] need no
 //! server.
 
+pub mod aliases;
 pub mod banks;
 mod commands;
 mod disk;
@@ -73,6 +74,8 @@ pub(super) enum Scenario {
     Rules,
     /// Events counted in a window of a million keys, without a server
     Windows,
+    /// Commands of chat among up to 10,000 aliases, without a server
+    Commands,
     /// A script of fifty lines on one thread, without a server
     Scripts,
 }
@@ -93,6 +96,7 @@ impl Scenario {
             Self::Cli => "cli",
             Self::Rules => "rules",
             Self::Windows => "windows",
+            Self::Commands => "commands",
             Self::Scripts => "scripts",
         }
     }
@@ -109,6 +113,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
             Scenario::Cli => commands::commands(common),
             Scenario::Rules => rules::rules(arguments),
             Scenario::Windows => windows::windows(arguments),
+            Scenario::Commands => aliases::measure(arguments),
             Scenario::Scripts => scripts::scripts(arguments),
             served => runtime.block_on(async {
                 match served {
@@ -121,7 +126,9 @@ pub(super) fn run(common: &Common, arguments: &Arguments, _: &Environment) -> Re
                     Scenario::Keep => disk::keep(common, arguments).await,
                     Scenario::Neighbour => disk::neighbour(common, arguments).await,
                     Scenario::Backup => disk::backup(common, arguments).await,
-                    Scenario::Cli | Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Scripts => Ok(Value::Null),
+                    Scenario::Cli | Scenario::Commits | Scenario::Rules | Scenario::Windows | Scenario::Commands | Scenario::Scripts => {
+                        Ok(Value::Null)
+                    }
                 }
             }),
         };

@@ -30,6 +30,7 @@ const FILES: &[(&str, &str)] = files![
     "triggers/visit.yaml",
     "sensors/newpack.yaml",
     "rules/greet_newcomers.yaml",
+    "aliases/newpack_greet.yaml",
     "tests/greet.yaml",
     "tests/greet_newcomers.yaml",
 ];

@@ -79,6 +79,8 @@ pub enum Subject {
     Rules(RuleCase),
     /// A sensor looks, or is called.
     Sensor(SensorCase),
+    /// Somebody says something.
+    Chat(ChatCase),
 }
 
 /// An action is run.
@@ -224,6 +226,19 @@ pub struct SensorCase {
     pub emits_at: Place,
     /// The webhook refuses the call, and says so.
     pub refuses: Option<(Place, Wording)>,
+}
+
+/// Somebody says something to the bot.
+#[derive(Clone, Debug)]
+pub struct ChatCase {
+    /// The lines, a second apart.
+    pub say: Vec<(Place, String)>,
+    /// Where; with the bot alone if that is not said.
+    pub channel: Option<String>,
+    /// Who.
+    pub by: String,
+    /// All that is replied, in order, and where that is written.
+    pub reply: (Place, Vec<Said>),
 }
 
 /// An event that a sensor emits.

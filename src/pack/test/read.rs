@@ -7,12 +7,11 @@ use serde_json::{Map, Value};
 
 use super::shape::{self, MAX_CASES};
 use super::{
-    ActionCase, Call, Case, Emitted, Expectable, Expectation, Failing, Occurrence, Outcome, RuleCase, Said, SensorCase, Settings, Subject,
-    TestFile, What,
+    ActionCase, Call, Case, ChatCase, Emitted, Expectable, Expectation, Failing, Occurrence, Outcome, RuleCase, Said, SensorCase, Settings,
+    Subject, TestFile, What,
 };
 use crate::document::fault::SourceFile;
 use crate::document::fields::{Faults, Fields, did_you_mean, has};
-use crate::document::form;
 use crate::document::node::{Content, Key, Node};
 use crate::document::shape::Shape;
 use crate::expect::{Expected, Extent, Wording};
@@ -108,7 +107,7 @@ fn shape_of(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<&'s
         node.line,
         node.column,
         match names[..] {
-            [] => "a case needs one of `action`, `rule` and `sensor`: what it tests".to_string(),
+            [] => "a case needs one of `action`, `rule`, `sensor` and `say`: what it tests".to_string(),
             _ => format!("a case tests one thing; `{}` stand beside each other", names.join("` and `")),
         },
     ));
@@ -123,12 +122,6 @@ fn shape_of(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<&'s
 
 fn case(source: &SourceFile, node: &Node, pack: &str, base: &Settings, now: DateTime<Utc>, faults: &mut Faults) -> Option<Case> {
     let shape = shape_of(source, node, faults)?;
-    if std::ptr::eq(shape, &raw const shape::CHAT_CASE) {
-        form::check(source, node, shape, faults);
-        let fault = source.fault(node.line, node.column, "cases of the conversation (`say`) are not carried out by this version");
-        faults.push(fault.hint("remove the case; what it promises would not be tested"));
-        return None;
-    }
     let mut fields = Fields::of(source, node, shape, faults)?;
     let name = fields.text("name");
     let settings = settings(&mut fields, pack, base);
@@ -146,6 +139,8 @@ fn case(source: &SourceFile, node: &Node, pack: &str, base: &Settings, now: Date
         action(&mut fields).map(Subject::Action)
     } else if fields.has("rule") {
         Some(Subject::Rules(rules(&mut fields)))
+    } else if fields.has("say") {
+        chat(&mut fields).map(Subject::Chat)
     } else {
         sensor(&mut fields).map(Subject::Sensor)
     };
@@ -261,10 +256,7 @@ fn failing(source: &SourceFile, node: &Node, faults: &mut Faults) -> Failing {
 }
 
 fn rules(fields: &mut Fields<'_, '_>) -> RuleCase {
-    let rules = match fields.node("rule").map(|node| &node.content) {
-        Some(Content::List(_)) => fields.texts("rule").into_iter().map(|(name, place)| (place, name)).collect(),
-        _ => reference(fields, "rule").into_iter().collect::<Vec<_>>(),
-    };
+    let rules = text_or_texts(fields, "rule");
     let mut events: Vec<Occurrence> = Vec::new();
     for node in fields.list("events") {
         let Some(occurrence) = occurrence(fields.source, node, fields.faults) else { continue };
@@ -368,6 +360,29 @@ fn said(source: &SourceFile, node: &Node, faults: &mut Faults) -> Option<Said> {
     let place = fields.place(node);
     fields.finish();
     Some(Said { place, channel, text: text?.1 })
+}
+
+fn chat(fields: &mut Fields<'_, '_>) -> Option<ChatCase> {
+    let say = text_or_texts(fields, "say");
+    let mut replies = Vec::new();
+    for (text, place) in fields.texts("reply") {
+        match Wording::with_ids(&text) {
+            Ok(text) => replies.push(Said { place, channel: None, text }),
+            Err(message) => fields.faults.push(fields.source.fault(place.line, place.column, message)),
+        }
+    }
+    let channel = fields.text("channel");
+    let by = fields.text("by").unwrap_or_else(|| "test".into());
+    let place = fields.node("reply").map(|node| fields.place(node));
+    Some(ChatCase { say, channel, by, reply: (place?, replies) })
+}
+
+/// One text, or a list of texts.
+fn text_or_texts(fields: &mut Fields<'_, '_>, name: &'static str) -> Vec<(Place, String)> {
+    match fields.node(name).map(|node| &node.content) {
+        Some(Content::List(_)) => fields.texts(name).into_iter().map(|(text, place)| (place, text)).collect(),
+        _ => reference(fields, name).into_iter().collect(),
+    }
 }
 
 fn sensor(fields: &mut Fields<'_, '_>) -> Option<SensorCase> {

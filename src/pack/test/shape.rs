@@ -110,13 +110,16 @@ pub static SENSOR_CASE: Shape = Shape {
     shared: &COMMON,
 };
 
-/// A case of the conversation; described, and not carried out by this version.
+/// A case of the conversation.
 pub static CHAT_CASE: Shape = Shape {
     what: "a case of the conversation",
-    doc: "Somebody says something, and the bot replies; not carried out by this version",
+    doc: "Somebody says something, and the bot replies; what it runs is carried out",
     fields: &[
-        Field::required("say", Holds::Text, "What is said").example("\"!help\""),
-        Field::required("reply", Holds::List(&Holds::Text), "What is replied, in order: text or /regex/"),
+        Field::required("say", Holds::Either(&[Holds::Text, Holds::List(&Holds::Text)]), "What is said: a line, or several")
+            .example("\"!help\""),
+        Field::required("reply", Holds::List(&Holds::Text), "All that is replied, in order: text or /regex/; `<id>` stands for any id"),
+        Field::new("channel", Holds::Text, "Where; in a conversation with the bot alone unless given"),
+        Field::new("by", Holds::Text, "By whom").default("\"test\""),
     ],
     shared: &COMMON,
 };

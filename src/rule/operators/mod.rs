@@ -21,6 +21,15 @@ use crate::model::rule::{Criterion, Operator};
 use crate::template::keys::system_keys;
 use crate::template::value::{Scope, ValueTemplate, is_literal};
 
+/// A command's regular expression, in Python's notation, for an engine whose time is linear: letters are either case, and a blank is a run
+/// of blanks.
+///
+/// # Errors
+/// What is wrong with it, or cannot be had in linear time.
+pub fn command_regex(source: &str) -> Result<String, String> {
+    python::translate_words(source)
+}
+
 /// The names that patterns may use.
 pub const PATTERN_NAMES: &[&str] = &["trigger", "kv", "st2kv"];
 

@@ -24,8 +24,8 @@ pub(super) fn compile(operator: Operator, source: &str) -> Result<Regex, String>
     }
     let translated = match operator {
         Operator::Matchwildcard => Ok(wildcard(source)),
-        Operator::Matchregex => translate(source).map(|inner| format!(r"\A(?:{inner})")),
-        _ => translate(source),
+        Operator::Matchregex => translate(source, false).map(|inner| format!(r"\A(?:{inner})")),
+        _ => translate(source, false),
     };
     let faulty = |what: &str| format!("`{shown}` is not a regular expression: {what}");
     let translated = translated.map_err(|what| faulty(&what))?;
@@ -101,10 +101,30 @@ fn literal(c: char, out: &mut String) {
     }
 }
 
+/// Writes the regular expression of a command as it is typed in chat anew: letters are either case, and a blank is a run of blanks.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn translate_words(source: &str) -> Result<String, String> {
+    translate(source, true).map_err(|what| match what.split_once(INSTEAD) {
+        Some((construct, _)) => format!("{construct}{INSTEAD}"), // what to do instead is told to rules only
+        None => what,
+    })
+}
+
+/// Writes a letter in both cases.
+fn either_case(c: char, out: &mut String) {
+    let (mut lower, mut upper) = (c.to_lowercase(), c.to_uppercase());
+    match (lower.next(), lower.next(), upper.next(), upper.next()) {
+        (Some(lower), None, Some(upper), None) if lower != upper => out.extend(['[', lower, upper, ']']),
+        _ => literal(c, out),
+    }
+}
+
 /// Writes a regular expression of Python anew.
-fn translate(source: &str) -> Result<String, String> {
+fn translate(source: &str, words: bool) -> Result<String, String> {
     let mut translator =
-        Translator { chars: source.chars().collect(), at: 0, out: String::new(), flags: Flags::default(), outer: Vec::new() };
+        Translator { chars: source.chars().collect(), at: 0, out: String::new(), flags: Flags::default(), outer: Vec::new(), words };
     while let Some(c) = translator.next() {
         translator.take(c)?;
     }
@@ -125,6 +145,8 @@ struct Translator {
     flags: Flags,
     /// The flags outside of each open group.
     outer: Vec<Flags>,
+    /// Whether letters are either case, and a blank is a run of blanks; not so in sets.
+    words: bool,
 }
 
 /// A character or a class in a set.
@@ -169,6 +191,13 @@ impl Translator {
             '#' if self.flags.verbose => while self.next().is_some_and(|c| c != '\n') {},
             c if self.flags.verbose && c.is_whitespace() => {}
             '.' | '^' | '$' | '|' => self.out.push(c),
+            c if self.words && c.is_whitespace() => {
+                while self.peek(0).is_some_and(char::is_whitespace) {
+                    self.next();
+                }
+                self.out.push_str(r"(?:\s+)");
+            }
+            c if self.words => either_case(c, &mut self.out),
             c => literal(c, &mut self.out),
         }
         Ok(())

@@ -111,6 +111,12 @@ pub trait Host: Send + Sync {
 
     /// Puts a message into the outbox; durable on return. The same execution and index is the same message.
     async fn send_message(&self, execution: ExecutionId, index: u32, channel: &str, text: String) -> Result<(), Failure>;
+
+    /// Tells whoever asked for the execution in chat how far it is; where nobody did, nothing happens. Only the last word counts, and
+    /// it is lost in a crash.
+    fn progress(&self, execution: ExecutionId, text: String) {
+        let _ = (execution, text);
+    }
 }
 
 /// Whose thread a script has.
