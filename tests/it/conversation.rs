@@ -21,7 +21,7 @@ use signalman::model::principal::Principal;
 use signalman::store::memory::MemorySpace;
 use signalman::store::{Page, Store};
 
-use crate::harness::{Server, Target, TestSite, World, eventually, memory, repository};
+use crate::harness::{Server, Shell, Target, TestSite, World, binary, eventually, memory, repository};
 
 fn folder() -> PathBuf {
     repository().join("tests/fixtures/conversations")
@@ -261,4 +261,50 @@ fn the_words_of_the_fixtures_are_known() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_talks_by_one_line_and_by_a_pipe() {
+    let shell = Shell::start(site(&Value::Null)).await;
+    assert_eq!(shell.say(&["chat", "!quietly scale shop"]).out(0, &[]).out, "done for shop\n");
+    shell.say(&["chat", "!break it"]).out(1, &["❌ `shop.fail` failed", "the shop is closed"]);
+    shell.say(&["chat", "!nothing", "--channel", "ops"]).out(1, &["I do not know `nothing`"]);
+    shell.say(&["chat", "!whoami", "--channel", "nowhere"]).err(1, &["there is no channel `nowhere`"]);
+    let lines = shell.say(&["chat", "!release shop", "--output", "json"]).out(0, &[]).out;
+    let messages: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((messages.len(), &messages[1]["replaces"]), (2, &messages[0]["id"]), "{lines}");
+    let pipe = |input: &'static str| {
+        let mut child = std::process::Command::new(binary())
+            .args(["chat", "--site"])
+            .arg(shell.site.path())
+            .args(["--server", &shell.server.url])
+            .env_remove("SIGNALMAN_TOKEN")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        crate::harness::Said::of(child.wait_with_output().unwrap())
+    };
+    // A question and its answer are two lines of one conversation.
+    let said = pipe("!deploy checkout\n\ngray\n").out(0, &[]);
+    let expected =
+        ["Which `env`? one of prod, gray (reply, or `cancel`)", "Deploying `checkout` to gray …", "admin: `checkout` latest is on GRAY"];
+    assert_eq!(said.out.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(pipe("!help status\n!break it\n!whoami\n").code, 1);
+    shell.say(&["alias", "list"]).out(0, &["shop.deploy", "tracker.close", "fixes <key>", "disabled"]);
+    let matched = shell.json(&["alias", "match", "!deploy shop to prod"]);
+    assert_eq!((&matched["alias"], &matched["parameters"]), (&json!("shop.deploy"), &json!({"app": "shop", "env": "prod"})), "{matched}");
+    shell.say(&["alias", "match", "deploy shop"]).out(1, &["needs env"]);
+    let file = shell.site.path().join("packs/shop/aliases/deploy.yaml");
+    let alone = shell.json(&["alias", "match", "--alias", file.to_str().unwrap(), "deploy shop version 2 to prod"]);
+    assert_eq!(
+        (alone["matched"].as_bool(), &alone["format"]),
+        (Some(true), &json!("deploy {{app}} version {{version}} to {{env}}")),
+        "{alone}"
+    );
+    shell.site.write("packs/shop/aliases/faulty.yaml", "action_ref: shop.scale\nformats: [\"a {{x\", \"help {{y}}\"]\nexampels: []\n");
+    let file = shell.site.path().join("packs/shop/aliases/faulty.yaml");
+    shell.say(&["alias", "match", "--alias", file.to_str().unwrap(), "a"]).err(2, &["faulty.yaml:2:11", "`{{` is not closed", "exampels"]);
 }

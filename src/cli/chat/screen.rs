@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use serde_json::Value;
+use unicode_width::UnicodeWidthChar;
 
 use super::super::client::ApiClient;
 use super::super::print::{Style, print_raw, printable, styled};
@@ -70,6 +71,14 @@ impl Screen {
         for message in messages.iter().take(last).rev() {
             self.show(message);
         }
+        Ok(answer["sequence"].as_u64().unwrap_or(0))
+    }
+
+    /// Leaves out what was said before; answers the number of the commit up to which that is complete.
+    pub fn skip_past(&mut self, client: &ApiClient) -> Result<u64, super::Failure> {
+        let answer = client.get(&format!("/api/v1/messages?limit={MISSED}"))?;
+        let messages = answer["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        self.seen.extend(messages.iter().rev().filter_map(|message| Some(message["id"].as_str()?.to_string())));
         Ok(answer["sequence"].as_u64().unwrap_or(0))
     }
 
@@ -184,8 +193,7 @@ fn rows(text: &str, width: usize) -> usize {
                 '\x1b' => in_escape = true,
                 'm' if in_escape => in_escape = false,
                 _ if in_escape => {}
-                c if u32::from(c) < 0x1100 => columns += 1,
-                _ => columns += 2,
+                c => columns += c.width().unwrap_or(0),
             }
         }
         columns
@@ -204,5 +212,6 @@ mod tests {
         assert_eq!(rows(&"x".repeat(21), 10), 3);
         assert_eq!(rows("\x1b[2mabc\x1b[0m", 3), 1);
         assert_eq!(rows("日本日", 4), 2);
+        assert_eq!(rows("⏳ … ·", 6), 1);
     }
 }

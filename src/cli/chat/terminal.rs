@@ -83,8 +83,9 @@ pub(super) fn run(common: &Common, client: &ApiClient, arguments: &Arguments, en
         seen.lock().unwrap_or_else(PoisonError::into_inner).see(&text);
         let _ = printer.print(text); // the terminal has gone
     });
-    let screen = Arc::new(Mutex::new(Screen::of_talk(common, &own, arguments.follow, true, out)));
-    let after = client.get("/api/v1/messages?limit=1")?["sequence"].as_u64().unwrap_or(0);
+    let mut screen = Screen::of_talk(common, &own, arguments.follow, true, out);
+    let after = screen.skip_past(client)?;
+    let screen = Arc::new(Mutex::new(screen));
     let (watcher, shown) = (ApiClient::new(common, environment)?, Arc::clone(&screen));
     let watching = tasks::spawn_thread("chat", STACK_BYTES, move || watch(&watcher, &shown, after));
     watching.map_err(|error| Failure::failed(format!("cannot watch what is said: {error}")))?;
