@@ -16,6 +16,7 @@ use crate::expect::Expected;
 use crate::model::datastore::{Change, If, KeyRequest};
 use crate::model::event::{NewEvent, StoredEvent};
 use crate::model::execution::{Execution, Status};
+use crate::model::ids::MessageId;
 use crate::model::json::RawJson;
 use crate::model::message::Message;
 use crate::model::place::Place;
@@ -26,6 +27,7 @@ use crate::pack::test::read::written;
 use crate::pack::test::{
     ActionCase, Call, Case, ChatCase, Emitted, Expectable, Expectation, Occurrence, Outcome, RuleCase, Said, SensorCase, Subject, What,
 };
+use crate::script::host::MAX_MESSAGES;
 use crate::store::Page;
 
 /// How long an execution may take, of simulated time: the longest time-out of an action, and a day for its retries.
@@ -122,9 +124,11 @@ impl Player<'_> {
         executions.sort_by_key(|execution| execution.request.requested_at);
         events.reverse();
         messages.reverse();
-        // What only tells how far something is may be left out anywhere. What takes the place of a message comes after it.
+        // What only tells how far something is may be left out anywhere.
         messages.retain(|message| !message.passing);
-        messages.sort_by_key(|message| (message.created_at, message.replaces.is_some()));
+        let asked = executions.iter().filter_map(|execution| execution.request.asked.as_deref()?.acknowledged);
+        let answers: BTreeSet<MessageId> = asked.collect();
+        messages.sort_by_key(|message| (message.created_at, order(message, &answers)));
         Ok(Happened { executions, events, messages })
     }
 
@@ -592,6 +596,13 @@ impl Player<'_> {
 #[allow(clippy::needless_pass_by_value, reason = "given to map_err")]
 fn told(stuck: Stuck) -> String {
     stuck.to_string()
+}
+
+/// Where a message stands among those of the same moment, whose ids say nothing of it: answers, what scripts say, how it ended.
+fn order(message: &Message, answers: &BTreeSet<MessageId>) -> (u32, u32) {
+    let Some(execution) = message.execution.filter(|_| !answers.contains(&message.id)) else { return (0, 0) };
+    let said = (0..MAX_MESSAGES).find(|index| message.id == MessageId::of_execution(execution, "script", *index));
+    said.map_or((2, 0), |index| (1, index))
 }
 
 fn payload(event: &crate::model::event::Event) -> Value {

@@ -251,11 +251,13 @@ async fn a_change_is_seen_and_only_its_pack_is_played_again() {
     let case = |expected: &str| {
         format!("cases:\n  - name: watched\n    action: core.echo\n    parameters: {{text: a}}\n    succeeds: {{text: {expected}}}\n")
     };
-    let site = shop("  - name: other\n    action: core.noop\n    succeeds: {}\n").file("packs/core/tests/actions.yaml", &case("b"));
+    let site = shop("  - name: other\n    action: core.noop\n    succeeds: {}\n")
+        .file("packs/cart/pack.yaml", "ref: cart\ndependencies: [core]\n")
+        .file("packs/cart/tests/all.yaml", &case("b"));
     let mut child = Command::new(binary())
         .arg("--site")
         .arg(site.path())
-        .args(["pack", "test", "--watch", "core", "shop"])
+        .args(["pack", "test", "--watch", "cart", "shop"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -275,9 +277,9 @@ async fn a_change_is_seen_and_only_its_pack_is_played_again() {
         }
     };
     said("1 failed").await;
-    site.write("packs/core/tests/actions.yaml", &case("a"));
-    said("✔ 4 cases passed, 0 failed").await;
-    site.write("packs/core/tests/actions.yaml", &case("[a"));
+    site.write("packs/cart/tests/all.yaml", &case("a"));
+    said("✔ 1 cases passed, 0 failed").await;
+    site.write("packs/cart/tests/all.yaml", &case("[a"));
     said("the tests cannot be played").await;
     child.kill().unwrap();
     child.wait().unwrap();
