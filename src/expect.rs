@@ -157,6 +157,20 @@ impl Wording {
         compiled.map(Self::Regex).map_err(|error| format!("`{text}` is not a regular expression: {}", last_line(&error.to_string())))
     }
 
+    /// The same, where `<id>` stands for the id of anything, whole or as people see it.
+    ///
+    /// # Errors
+    /// When the regular expression is faulty.
+    pub fn with_ids(text: &str) -> Result<Self, String> {
+        match Self::new(text)? {
+            Self::Exact(text) if text.contains("<id>") => {
+                let pattern = text.split("<id>").map(regex::escape).collect::<Vec<_>>().join("[0-9A-HJKMNP-TV-Z]{6,26}");
+                Self::new(&format!("/^{pattern}$/"))
+            }
+            wording => Ok(wording),
+        }
+    }
+
     /// Whether a text is as expected.
     #[must_use]
     pub fn fits(&self, text: &str) -> bool {
@@ -244,6 +258,8 @@ mod tests {
         assert!(!Wording::new("ends").unwrap().fits("it ends"));
         assert!(Wording::new("/shop/checkout").unwrap().fits("/shop/checkout"));
         assert!(Wording::new("//").unwrap().fits("//"));
+        let told = Wording::with_ids("`<id>` runs (a.b)").unwrap();
+        assert!(told.fits("`01ABCZ` runs (a.b)") && !told.fits("`01ABCZ` runs (a-b)") && !told.fits("`abc` runs (a.b)"));
         let error = Wording::new("/(/").unwrap_err();
         assert_eq!(error, "`/(/` is not a regular expression: unclosed group");
     }

@@ -30,4 +30,5 @@ pub mod engine;
 pub mod auth;
 pub mod api;
 pub mod app;
+pub mod packtest;
 pub mod cli;

@@ -262,6 +262,19 @@ pub fn spawn_thread(name: &str, stack_bytes: usize, work: impl FnOnce() + Send +
     std::thread::Builder::new().name(name.to_string()).stack_size(stack_bytes).spawn(work)
 }
 
+/// Runs the same work on so many named threads and waits for all of them; the first error of any.
+///
+/// # Errors
+/// When the operating system gives no thread, or the work failed.
+pub fn on_threads(name: &str, stack_bytes: usize, threads: usize, work: impl Fn() -> std::io::Result<()> + Sync) -> std::io::Result<()> {
+    std::thread::scope(|scope| {
+        let start = || std::thread::Builder::new().name(name.to_string()).stack_size(stack_bytes).spawn_scoped(scope, &work);
+        let running: Vec<_> = (0..threads).map(|_| start()).collect::<std::io::Result<_>>()?;
+        let panicked = |_| std::io::Error::other("a thread panicked; see the log");
+        running.into_iter().try_for_each(|thread| thread.join().map_err(panicked)?)
+    })
+}
+
 /// How far work in the background stands back behind everything else; as `nice` counts.
 pub const BACKGROUND_NICE: i32 = 15;
 

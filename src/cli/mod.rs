@@ -19,6 +19,7 @@ mod lint;
 mod man;
 mod offline;
 pub mod overview;
+mod pack;
 mod print;
 mod progress;
 mod reference;
@@ -178,6 +179,9 @@ enum Command {
     /// List and show sensors, and how they do
     #[command(subcommand)]
     Sensor(sensor::Command),
+    /// Begin and test packs
+    #[command(subcommand)]
+    Pack(pack::Command),
     /// Read the site's files again, in a server that runs; faulty ones change nothing
     #[command(after_help = "Example:\n  signalman reload")]
     Reload,
@@ -253,6 +257,7 @@ pub fn main(arguments: Vec<std::ffi::OsString>, environment: &Environment) -> Ex
         Command::Secret(command) => secret::run(common, &command, environment),
         Command::Token(command) => token::run(common, &command, environment),
         Command::Sensor(command) => sensor::run(common, command, environment),
+        Command::Pack(command) => pack::run(common, &command),
         Command::Schema(arguments) => schema::run(common, &arguments),
         Command::Reload => reload::run(common, environment),
         Command::Chat(arguments) => chat::run(common, &arguments, environment),

@@ -16,8 +16,8 @@ pub(super) fn fault_at(root: &Path, place: &Place, message: String) -> Fault {
     SourceFile::new(place.file.clone(), text).fault(place.line, place.column, message)
 }
 
-/// Reads and parses a YAML file.
-pub(super) fn open(root: &Path, file: &Path, faults: &mut Faults) -> Option<(SourceFile, Node)> {
+/// Reads and parses a YAML file of a site; what is wrong goes to `faults`.
+pub fn open(root: &Path, file: &Path, faults: &mut Faults) -> Option<(SourceFile, Node)> {
     let path = relative(root, file);
     let text = match read_text(root, file) {
         Ok(text) => text,
@@ -60,17 +60,20 @@ pub(super) fn stem(file: &Path) -> String {
 }
 
 /// The last part of a path.
-pub(super) fn file_name(folder: &Path) -> String {
+#[must_use]
+pub fn file_name(folder: &Path) -> String {
     folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The folders in a folder, in the order of names.
-pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
+#[must_use]
+pub fn folders(folder: &Path) -> Vec<PathBuf> {
     entries(folder).into_iter().filter(|path| path.is_dir()).collect()
 }
 
 /// The files in a folder and those below it that end so, in the order of names.
-pub(super) fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+#[must_use]
+pub fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     collect(folder, extensions, 0, &mut files);
     files

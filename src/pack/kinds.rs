@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use super::{Site, action, alias, policy, rule, sensor, template, trigger, workflow};
+use super::{Site, action, alias, policy, rule, sensor, template, test, trigger, workflow};
 use crate::chat::grammar::book::CompiledAlias;
 use crate::config::Reader;
 use crate::document::fault::SourceFile;
@@ -31,7 +31,7 @@ pub(super) const KINDS: &[&Kind] = &[
     &policy::KIND,
     &template::KIND,
     &alias::KIND,
-    &later("tests", "a test"),
+    &test::KIND,
     &workflow::KIND,
 ];
 

@@ -68,7 +68,8 @@ pub(super) fn read(source: &SourceFile, node: &Node, folder: &str, site: &SiteCo
 }
 
 /// Whether a text can be the name of a pack, action, rule, trigger or sensor.
-pub(super) fn is_name(text: &str) -> bool {
+#[must_use]
+pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 100 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 

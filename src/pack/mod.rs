@@ -6,7 +6,7 @@ mod action;
 pub mod alias;
 mod capabilities;
 mod dependencies;
-mod files;
+pub mod files;
 mod kinds;
 mod manifest;
 mod parameter;
@@ -16,6 +16,7 @@ pub mod schema;
 mod sensor;
 mod site;
 mod template;
+pub mod test;
 mod timers;
 mod trigger;
 mod workflow;
@@ -39,10 +40,13 @@ use crate::model::secret::Masks;
 use crate::model::sensor::{SensorDefinition, SensorKind, Trigger, WebhookAuth};
 use crate::rule::book::CompiledRule;
 
+pub use manifest::is_name;
+
 /// The pack of files directly in the site's `rules/`.
 pub const DEFAULT_PACK: &str = "default";
 
 /// Everything a site's authors wrote, checked.
+#[derive(Clone)]
 pub struct Site {
     /// The settings.
     pub config: SiteConfig,
@@ -79,8 +83,15 @@ impl Site {
 /// Reads a whole site. The site is complete only if [`Faults::allow`] says so.
 #[must_use]
 pub fn load(folder: &Path, environment: &Environment) -> (Site, Faults) {
+    load_with(folder, environment, |_| {})
+}
+
+/// The same with other settings than those that `signalman.yaml` gives.
+#[must_use]
+pub fn load_with(folder: &Path, environment: &Environment, change: impl FnOnce(&mut SiteConfig)) -> (Site, Faults) {
     let mut faults = Faults::default();
-    let config = config::load(folder, environment, &mut faults);
+    let mut config = config::load(folder, environment, &mut faults);
+    change(&mut config);
     let site = site::read(folder, config, environment, &mut faults);
     let masks = site.masks();
     for fault in &mut faults.0 {

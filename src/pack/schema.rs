@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{action, alias, manifest, policy, rule, sensor, trigger, workflow};
+use super::{action, alias, manifest, policy, rule, sensor, test, trigger, workflow};
 use crate::config;
 use crate::document::shape::Shape;
 
@@ -30,6 +30,7 @@ pub static KINDS: &[SchemaKind] = &[
     SchemaKind { name: "policy", files: "packs/NAME/policies/*.yaml", shapes: &[&policy::POLICY] },
     SchemaKind { name: "alias", files: "packs/NAME/aliases/*.yaml", shapes: &[&alias::ALIAS] },
     SchemaKind { name: "workflow", files: "workflows/*.yaml, packs/NAME/workflows/*.yaml", shapes: &[&workflow::WORKFLOW] },
+    SchemaKind { name: "test", files: "packs/NAME/tests/*.yaml", shapes: &[&test::shape::TEST] },
 ];
 
 /// The kind of that name.

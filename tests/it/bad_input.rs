@@ -567,7 +567,7 @@ fn a_faulty_site_is_refused_with_the_place_and_the_remedy() {
                 "rules/r.yaml:4:10: error: `ceiling` must be from 1 to 1000000, not 0",
             ],
         ),
-        ("a window of nothing", &[("rules/r.yaml", &keyed)], &["rules/r.yaml:2:9: error: `count` must be from 1 to 10000"]),
+        ("a window of nothing", &[("rules/r.yaml", &keyed)], &["rules/r.yaml:2:17: error: `count` must be from 1 to 10000"]),
         (
             "unknown action",
             &[("rules/r.yaml", "trigger: {type: core.webhook}\naction: {ref: core.ecko}\n")],

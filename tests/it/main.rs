@@ -26,6 +26,7 @@ mod index;
 mod journey;
 mod keys;
 mod model;
+mod packtest;
 mod policies;
 mod power;
 mod programs;

@@ -45,6 +45,7 @@ const ORDER: &[&[&str]] = &[
     &["engine"],
     &["api", "web"],
     &["app"],
+    &["packtest"],
     &["cli"],
 ];
 
