@@ -58,19 +58,8 @@ impl Kind {
     }
 }
 
-/// A kind that this version does not carry out.
-const fn later(folder: &'static str, one: &'static str) -> Kind {
-    Kind::yaml(folder, one, |file, reading| {
-        let kind = file.kind.folder;
-        let fault = file.source.whole(format!("{kind} are not carried out by this version; the file is ignored"));
-        reading.faults.push(fault.as_warning());
-    })
-}
-
 /// A file of a kind.
 pub(super) struct PackFile {
-    /// Its kind.
-    pub kind: &'static Kind,
     /// Where it is.
     pub path: PathBuf,
     /// Its name without the ending: the name of the thing.

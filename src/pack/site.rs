@@ -90,7 +90,7 @@ fn read_kind(kind: &'static Kind, folder: &Path, reading: &mut Reading<'_>) {
             continue;
         }
         met.insert(stem.clone(), path.clone());
-        (kind.read)(&PackFile { kind, path, stem, source }, reading);
+        (kind.read)(&PackFile { path, stem, source }, reading);
     }
 }
 

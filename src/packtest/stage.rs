@@ -17,6 +17,7 @@ use crate::clock::{Clock, SimulatedClock};
 use crate::model::ids::IdSource;
 use crate::outbound::scripted::{Exchange, Scripted};
 use crate::pack::Site;
+use crate::secrets::Secrets;
 use crate::store::memory::{MemorySpace, MemoryStore};
 use crate::tasks::Errands;
 
@@ -68,10 +69,12 @@ impl Stage {
         let (clock, errands) = (SimulatedClock::at(now), Errands::default());
         let scripted = Arc::new(Scripted::new(Arc::new(clock.clone()), requests.exchanges, requests.in_order));
         let store = MemoryStore::new(MemorySpace::default())?.counted_in(errands.clone());
+        let ids = Arc::new(IdSource::seeded(seed));
         let parts = Parts {
             store: Arc::new(store),
             clock: Arc::new(clock.clone()),
-            ids: Arc::new(IdSource::seeded(seed)),
+            secrets: Arc::new(Secrets::passing(&ids)),
+            ids,
             transport: Arc::clone(&scripted) as _,
             errands: errands.clone(),
             origin: None,
