@@ -20,6 +20,7 @@ use signalman::model::ids::IdSource;
 use signalman::model::principal::Principal;
 use signalman::model::reason::Reason;
 use signalman::runners::{ActionCall, ActionRunner, RunContext};
+use signalman::secrets::Secrets;
 use signalman::store::memory::MemorySpace;
 use signalman::store::{Page, Store};
 use signalman::tasks::Stop;
@@ -75,6 +76,7 @@ impl Stage {
             ids: Arc::new(IdSource::system()),
             metrics: Arc::new(Metrics::new()),
             outbox,
+            secrets: Arc::new(Secrets::passing(&Arc::new(IdSource::system()))),
         };
         let (engine, commands) = Engine::new(parts, Catalog::of(loaded, 0, Arc::default(), clock.now()), 1_000, 0);
         let (open, _) = recover::settle(&engine).await.unwrap();
