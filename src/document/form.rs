@@ -137,9 +137,9 @@ mod tests {
                 "a.yaml:1:1: an outer one needs the field `name`",
                 "a.yaml:1:1: an outer one has no field `nmae`",
                 "a.yaml:2:22: `n` must be from 1 to 5",
-                "a.yaml:2:30: an inner one needs the field `n`",
-                "a.yaml:2:30: an inner one has no field `m`",
-                "a.yaml:2:38: `all` must be text, not a list",
+                "a.yaml:2:26: an inner one needs the field `n`",
+                "a.yaml:2:27: an inner one has no field `m`",
+                "a.yaml:2:34: `all` must be text, not a list",
                 "a.yaml:3:17: `b`: `soon` is not a duration; write for example 500ms, 30s, 5m, 2h or 7d",
             ]
         );

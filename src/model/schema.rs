@@ -76,6 +76,7 @@ impl Schema {
         let mut told: Vec<String> =
             faults.by_ref().take(TOLD).map(|error| at(&error.instance_path().to_string(), &short(&tell(&error)))).collect();
         let more = faults.count();
+        told.sort();
         if more > 0 {
             told.push(format!("and {more} more"));
         }
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(schema.check(&json!({"app": "a", "ports": [80]})), Ok(()));
         assert_eq!(
             schema.check(&json!({"ports": [80, "x", 70000]})).unwrap_err(),
-            "`ports[1]`: \"x\" is not of type \"integer\"; `ports[2]`: 70000 is greater than the maximum of 65535; \"app\" is a required property"
+            "\"app\" is a required property; `ports[1]`: \"x\" is not of type \"integer\"; `ports[2]`: 70000 is greater than the maximum of 65535"
         );
         assert!(!schema.check_secret(&json!({"app": 12345})).unwrap_err().contains("12345"));
     }
