@@ -140,7 +140,7 @@ mod tests {
                 "a.yaml:2:26: an inner one needs the field `n`",
                 "a.yaml:2:27: an inner one has no field `m`",
                 "a.yaml:2:34: `all` must be text, not a list",
-                "a.yaml:3:17: `b`: `soon` is not a duration; write for example 500ms, 30s, 5m, 2h or 7d",
+                "a.yaml:3:16: `b`: `soon` is not a duration; write for example 500ms, 30s, 5m, 2h or 7d",
             ]
         );
     }
